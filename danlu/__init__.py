@@ -1,0 +1,1 @@
+"""danlu (the alchemist's furnace): trains large models end to end, without alchemy."""

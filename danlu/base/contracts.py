@@ -1,0 +1,197 @@
+"""What the shelves agree on. A Source gives Batches, a Model maps a Batch to an Output, a Task scores it.
+
+The loss is always a sum and a count, divided once, before backward: any cut into micro-batches and any
+number of ranks then gives the same curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from danlu.base.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors that go through the model together, and how many targets they hold (what the loss is divided by).
+
+    Text: `tensors = {"tokens": (B, T) int64, "targets": (B, T) int64}`; a target of -1 is not supervised.
+    With documents kept apart: also "documents": (B, T) int32, the document number at each position.
+    """
+
+    tensors: Mapping[str, Tensor]
+    n_targets: int
+    ids: np.ndarray | None = None
+    """(B,) int64 sample ids, for the log that proves the order."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch({k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}, self.n_targets, self.ids)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model hands to a task: features, and the head that turns them into scores when asked.
+
+    A language task never needs all scores at once, so it calls the head on pieces: `features` (B, T, D) and
+    `head_weight` (V, D) go to a chunked cross-entropy; `scores` is None then.
+    """
+
+    features: Tensor | None = None
+    head_weight: Tensor | None = None
+    head_scale: float = 1.0
+    """Multiplier on the scores (1/width ratio under muP)."""
+    scores: Tensor | None = None
+
+
+class SplitCard(Settings):
+    """One split, counted."""
+
+    n_documents: int
+    """Documents in the split."""
+    n_bytes: int
+    """UTF-8 bytes of its text: the denominator of bits per byte."""
+    n_tokens: int
+    """Tokens in its shard file."""
+
+
+class StationCard(Settings):
+    """One station of the data's path: what came in, what it dropped or changed, and examples to look at."""
+
+    name: str
+    """Station, as in the recipe: read, unicode, exact_duplicates, near_duplicates, length, repetition, pii, ..."""
+    n_in: int
+    """Rows (documents) that came in."""
+    n_changed: int = 0
+    """Rows passed on, changed."""
+    n_dropped: dict[str, int] = {}
+    """Rows dropped, by reason."""
+    examples: tuple[dict[str, str], ...] = ()
+    """A few dropped or changed rows: {"row": "file.txt:12", "reason": "...", "text": "first 200 characters"}."""
+
+
+class DataCard(Settings):
+    """All that later stages know of the data: written once by prepare as data/card.json."""
+
+    kind: str
+    """Data kind: text, table, ..."""
+    source: str
+    """Path, glob, catalog or hub name, as given."""
+    rows_in: int
+    """Rows read (a row of text data is one document: a file, a line of JSONL, a Parquet row)."""
+    rows_used: int
+    """Rows that ended in a split. rows_in = rows_used + sum(rows_rejected)."""
+    rows_rejected: dict[str, int]
+    """Rows that did not, by reason."""
+    stations: tuple[StationCard, ...] = ()
+    """The stations in order."""
+    splits: dict[str, SplitCard] = {}
+    """train, validation, test: counts."""
+    vocab_size: int = 0
+    """Token ids are 0 .. vocab_size - 1."""
+    dtype: str = "uint16"
+    """Type of the token files, little-endian: uint8, uint16 or uint32."""
+    document_end: int | None = None
+    """Token id put after each document, or None."""
+    tokenizer: dict[str, Any] = {}
+    """The tokenizer's settings with its files (relative to data/): enough to load it again."""
+    leakage: dict[str, Any] = {}
+    """The check after the split: pairs looked at, near-duplicates across splits found, examples."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know: sentences."""
+    fingerprint: str = ""
+    """Hash of the token files and of the settings that made them."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """evaluate/scores.json: metrics of one split, and the trivial baselines to beat."""
+
+    split: str
+    metrics: Mapping[str, Metric]
+    baselines: Mapping[str, Mapping[str, Metric]]
+    """{"unigram": {"bits_per_byte": Metric}, ...}"""
+    beats_baselines: bool
+    n_targets: int
+    samples: tuple[Mapping[str, str], ...] = ()
+    """{"prompt": "...", "text": "...", "settings": "temperature 0.8, top-k 50"}"""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one update did. `step` counts completed updates: the first report says 1."""
+
+    step: int
+    loss: float
+    """Mean nats per target (or task units) over the whole batch, before the update."""
+    lr: float
+    grad_norm: float
+    """Global gradient norm before clipping."""
+    n_targets: int
+    elapsed_s: float
+    """Training seconds of this run so far, over all its processes."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of this step by part: data, forward, backward, optimizer, checkpoint, evaluate, other."""
+    validation: Mapping[str, float] | None = None
+    """{"loss": nats per target, "bits_per_byte": ...} when this step was evaluated."""
+    layers: Mapping[str, Mapping[str, float]] | None = None
+    """{"blocks.0.attention": {"grad_norm": .., "update_ratio": .., "dead_frac": ..}} when it was measured."""
+    events: tuple[str, ...] = ()
+    """Sentences: a skipped update, a loss spike, a vanishing gradient, a new best, a checkpoint."""
+
+
+class Source(Protocol):
+    """A prepared split that gives any batch by its step, without history."""
+
+    def __len__(self) -> int:
+        """Samples in one epoch."""
+
+    def batch_at(self, step: int) -> Batch:
+        """The whole batch of update `step` (0-based): a pure function of (seed, step)."""
+
+
+class Task(Protocol):
+    """Turns a model's output into a loss, metrics and predictions, and names what it must beat."""
+
+    def loss_sum(self, output: Output, batch: Batch) -> Tensor:
+        """Sum over supervised targets (float32 scalar), not a mean: the caller divides once by n_targets."""
+
+
+class Optimizer(Protocol):
+    """One update rule over all parameter groups."""
+
+    def step(self, lr: float) -> None:
+        """Update every parameter; each group multiplies `lr` by its own factor."""
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State by name "<parameter>/<slot>", for checkpoints."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put saved state back, bit for bit."""
+
+
+Progress = Callable[[str, float, float], None]
+"""Called as progress(what, done, total) by long work."""
+Documents = Iterator[tuple[str, str]]
+"""(row name such as "notes.txt" or "posts.jsonl:12", text)."""
