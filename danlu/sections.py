@@ -46,7 +46,7 @@ OnNonfinite = Annotated[
     ),
 ]
 TimeSetting = Annotated[LengthSetting, AfterValidator(only_seconds)]
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -1,6 +1,6 @@
 """Every way danlu says no: one sentence (where, wanted, got, fix) and an exit code.
 
-    recipe.toml: optimizer.weigth_decay is not a setting of adamw. Got 0.1. Fix: rename it to weight_decay.
+recipe.toml: optimizer.weigth_decay is not a setting of adamw. Got 0.1. Fix: rename it to weight_decay.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UserError(DanluError, ValueError):
         super().__init__(sentence(where, wanted, got, fix))
 
 
-class MissingExtra(UserError):
+class MissingExtra(UserError):  # noqa: N818 - reads as what it says
     """An optional library is needed: names the extra that installs it."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
@@ -45,7 +45,7 @@ class GateError(DanluError):
     exit_code = GATE_FAILED
 
 
-class Interrupted(DanluError):
+class Interrupted(DanluError):  # noqa: N818 - reads as what it says
     """Stopped by a signal after saving; the run can be resumed (exit code 130 or 143)."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -76,8 +76,37 @@ def one_line(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest in spelling to `name` (Ratcliff-Obershelp, difflib), or None if none is close."""
-    names = list(known)
-    lowered = {n.lower(): n for n in reversed(names)}
-    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return lowered[close[0]] if close else None
+    """The known name closest in spelling to `name`, or None if none is close."""
+    return next(iter(near_names(name, known)), None)
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """The known names closest in spelling to `name`: all that tie on the number of typing slips, best likeness first.
+
+    One slip is always forgiven, and one for every three letters (`wieght_dacay`); past that, likeness by difflib.
+    """
+    plain = fold(name)
+    slips_to = {k: slips(plain, fold(k)) for k in known}
+    least = min(slips_to.values(), default=0)
+    if least <= max(1, len(plain) // 3):
+        ties = [k for k, n in slips_to.items() if n == least]
+        return sorted(ties, key=lambda k: -difflib.SequenceMatcher(None, plain, fold(k)).ratio())
+    return difflib.get_close_matches(plain, slips_to, n=1, cutoff=0.6)
+
+
+def fold(name: str) -> str:
+    """How names are compared: lower case, one kind of dash, at most 60 characters."""
+    return name[:60].lower().replace("-", "_").replace(" ", "_")
+
+
+def slips(a: str, b: str) -> int:
+    """Typing slips between two words: letters left out, added, changed or swapped with a neighbour (Damerau 1964)."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        older, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y)))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                row[j] = min(row[j], older[j - 2] + 1)
+    return row[-1]
