@@ -1,0 +1,97 @@
+"""The C kernels of kernels.c, compiled once for this machine and called through ctypes. Torch-free.
+
+Without a C compiler `load` returns None and says why in `reason()`; the plain PyTorch path is used then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+P, I, F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+N_PARTS = 32
+"""Parts that sums over rows are cut into (kernels.c)."""
+SIGNATURES = {
+    "rms_forward": (P, P, P, P, P, P, I, I, F),
+    "rms_backward": (P, P, P, P, P, P, P, I, I),
+    "heads_forward": (P, P, P, P, P, P, P, I, I, I, I, I, I, F),
+    "heads_backward": (P, P, P, P, P, P, P, P, I, I, I, I, I, I),
+    "causal_softmax_forward": (P, I, I, I, I, F),
+    "causal_softmax_backward": (P, P, I, I, I, I, F),
+    "activation_forward": (P, P, I, I),
+    "activation_backward": (P, P, P, I, I),
+    "swiglu_forward": (P, P, I, I),
+    "swiglu_backward": (P, P, P, I, I),
+    "cross_entropy": (P, P, P, P, I, I, F, F, F, I),
+    "merge_heads": (P, P, I, I, I, I, I),
+}
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: DANLU_CACHE, else the user's cache folder."""
+    named = os.environ.get("DANLU_CACHE")
+    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "danlu"
+    return base / "kernels"
+
+
+def compiler() -> str | None:
+    """The C compiler: $CC, else cc, gcc or clang, whichever is on the path."""
+    return next((found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None)
+
+
+def cpu_flags() -> str:
+    """What -march=native means here, so that a cache shared between machines is never mixed up."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+@functools.cache
+def build() -> tuple[ctypes.CDLL | None, str]:
+    """Compile (about 2 s) or find in the cache; (library, what happened)."""
+    cc = compiler()
+    if os.environ.get("DANLU_NATIVE") == "0":
+        return None, "switched off by DANLU_NATIVE=0"
+    if cc is None:
+        return None, "no C compiler on this machine (cc, gcc or clang)"
+    key = hashlib.sha256("\n".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, cc, cpu_flags()]).encode()).hexdigest()[:16]
+    target = cache_folder() / f"kernels-{key}.so"
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                made = Path(scratch) / "kernels.so"
+                command = [cc, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+                made.replace(target)
+        library = ctypes.CDLL(str(target))
+    except subprocess.CalledProcessError as error:
+        return None, f"{cc} could not compile the kernels: {error.stderr.strip().splitlines()[-1:]}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"the kernels could not be compiled or loaded: {error}"
+    for name, kinds in SIGNATURES.items():
+        for suffix in ("f32", "bf16"):
+            function = getattr(library, f"{name}_{suffix}")
+            function.argtypes, function.restype = kinds, None
+    return library, f"compiled by {Path(cc).name}"
+
+
+def load() -> ctypes.CDLL | None:
+    """The library, or None where it cannot be had."""
+    return build()[0]
+
+
+def reason() -> str:
+    """One clause: how the kernels came to be, or why there are none."""
+    return build()[1]

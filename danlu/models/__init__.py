@@ -1,0 +1,10 @@
+"""SHELF: what learns. One line a member: kind -> its settings class (torch-free), which builds the network.
+
+decoder.py        the GPT, one page            decoder_settings.py   its dials and arithmetic
+layers.py         norm, heads, activation      generate.py           tokens out
+"""
+
+from danlu.base.settings import Settings
+from danlu.models.decoder_settings import Decoder
+
+MODELS: dict[str, type[Settings]] = {"decoder": Decoder}

@@ -1,0 +1,6 @@
+"""SHELF: what is asked. One line a member: kind -> its settings class (torch-free), which scores outputs."""
+
+from danlu.base.settings import Settings
+from danlu.tasks.language import Language
+
+TASKS: dict[str, type[Settings]] = {"language": Language}
