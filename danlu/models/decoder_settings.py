@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from danlu.base.units import CountSetting
 if TYPE_CHECKING:
     from danlu.models.decoder import DecoderModel
 
-Count = int | Auto
+Count = Annotated[int, Field(ge=1, le=65536)] | Auto
 ASPECT = 64
 """Width per layer that `size` aims at (GPT-2 small: 768/12)."""
 
@@ -80,17 +80,17 @@ class Decoder(Settings):
     """Parameters in all, such as "1M" or "124M": width, depth and heads follow from it, unless given one by one."""
     style: Literal["modern", "gpt2"] = "modern"
     """modern: RMSNorm, rotary positions, QK-norm, no biases. gpt2: LayerNorm, learned positions, biases, tied."""
-    n_layers: Count = Field(default="auto", ge=1, le=1000)
+    n_layers: Count = "auto"
     """Blocks. auto: from size."""
-    width: Count = Field(default="auto", ge=8, le=65536)
+    width: Count = "auto"
     """Width of the residual stream. auto: from size."""
-    n_heads: Count = Field(default="auto", ge=1, le=1024)
+    n_heads: Count = "auto"
     """Query heads. auto: heads of 64 (of 32 below width 256)."""
-    n_kv_heads: Count = Field(default="auto", ge=1, le=1024)
+    n_kv_heads: Count = "auto"
     """Key and value heads, shared by groups of query heads (Ainslie et al. 2023). auto: as many as n_heads."""
     context: int = Field(default=256, ge=2, le=1_048_576)
     """Tokens the model sees at once."""
-    hidden_factor: float | Auto = Field(default="auto", gt=0, le=64)
+    hidden_factor: Annotated[float, Field(gt=0, le=64)] | Auto = "auto"
     """Width of the feed-forward layer over the model's width. auto: 4, or 8/3 for swiglu."""
     activation: Literal["relu2", "gelu", "relu", "silu", "swiglu", "auto"] = "auto"
     """Feed-forward activation. auto: relu2 (So et al. 2021), gelu for the gpt2 style."""
