@@ -8,6 +8,7 @@ Applied in this order, each to what the one before it left: temperature, top-k (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Sampling(Settings):
     """How to continue a prompt."""
 
-    max_tokens: Annotated[int, Field(ge=1)] = 200
-    """Most tokens to generate."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 200
+    """Most tokens to add to a prompt."""
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.8
     """Scores are divided by it; 0 takes the best token always (greedy), 1 is the model's own distribution."""
     top_k: Annotated[int, Field(ge=1)] | None = None
@@ -34,7 +35,7 @@ class Sampling(Settings):
     """Keep tokens at least this fraction as probable as the best one."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts that end a continuation; they are left out of it."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Prompt i draws from a stream of its own, made from (seed, i): never from the rest of the batch."""
 
     def __str__(self) -> str:
@@ -48,7 +49,7 @@ class Sampling(Settings):
 
 def kept(scores_BV: Tensor, sampling: Sampling) -> Tensor:
     """Scores after temperature, with the tokens that the cuts drop at -inf. The best token always stays."""
-    scores_BV = scores_BV.float() / sampling.temperature
+    scores_BV = (scores_BV.float() - scores_BV.float().amax(-1, keepdim=True)) / sampling.temperature
     if sampling.top_k is not None:
         scores_BV = top_k(scores_BV, sampling.top_k)
     if sampling.top_p is not None:
@@ -85,23 +86,20 @@ class Draws:
     def __init__(self, seed: int, n_rows: int) -> None:
         self._streams = [np.random.Generator(np.random.Philox(key=[seed, row])) for row in range(n_rows)]
 
-    def next(self) -> np.ndarray:
-        """(B,) float64 in [0, 1)."""
-        return np.array([stream.random() for stream in self._streams])
+    def next(self, rows: Sequence[int]) -> np.ndarray:
+        """The next number of each of these rows. float64 in [0, 1)."""
+        return np.array([self._streams[row].random() for row in rows])
 
 
-def picked(scores_BV: Tensor, sampling: Sampling, draws: Draws) -> Tensor:
-    """One token per row. (B, V) float -> (B,) int64.
-
-    The draw u picks the first token at which the cumulative probability passes u, in float64.
-    """
+def picked(scores_BV: Tensor, sampling: Sampling, u_B: np.ndarray) -> Tensor:
+    """One token per row: the first at which the cumulative probability passes u. (B, V), (B,) -> (B,) int64."""
     import torch
 
     if sampling.temperature == 0:
         return scores_BV.argmax(-1)
     mass_BV = kept(scores_BV, sampling).double().softmax(-1)
     cumulative_BV = mass_BV.cumsum(-1)
-    u_B1 = torch.from_numpy(draws.next()).to(mass_BV.device)[:, None] * cumulative_BV[:, -1:]
+    u_B1 = torch.from_numpy(u_B).to(mass_BV.device)[:, None] * cumulative_BV[:, -1:]
     tokens_B = torch.searchsorted(cumulative_BV, u_B1, right=True)[:, 0]
     last_B = mass_BV.shape[-1] - 1 - mass_BV.flip(-1).gt(0).int().argmax(-1)
     return tokens_B.minimum(last_B)
