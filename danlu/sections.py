@@ -45,7 +45,11 @@ OnNonfinite = Annotated[
         {"type": "string", "pattern": "^(stop|roll back|skip [1-9][0-9]*)$", "examples": ["stop", "skip 3"]}
     ),
 ]
-TimeSetting = Annotated[LengthSetting, AfterValidator(only_seconds)]
+TimeSetting = Annotated[
+    LengthSetting,
+    AfterValidator(only_seconds),
+    WithJsonSchema({"type": "string", "examples": ["20 s", "2 min"]}),
+]
 PositiveInt = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 

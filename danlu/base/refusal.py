@@ -167,6 +167,12 @@ def missing_refusal(where: str, place: Place) -> UserError:
     """A needed setting that is not there."""
     field = place.owner.model_fields[place.field]
     section = ".".join(place.path[:-1])
+    inside = section_class(place.owner, place.field, {})
+    if inside is not None:
+        keys = [n for n, f in inside.model_fields.items() if f.is_required()]
+        return UserError(
+            f"{where}", "is a section that every recipe needs", fix=f"add [{place.dotted}] with {', '.join(keys)}"
+        )
     meaning = (field.description or "").split("\n")[0].rstrip(".").replace('"', "'")
     example = next(iter(field.examples or ()), "...")
     to = f" to [{section}]" if section else ""
@@ -202,7 +208,9 @@ def default_fix(place: Place, schema: Mapping[str, Any]) -> str:
     if default is not ... and not isinstance(default, dict | list):
         return f"leave it out for the default, {json.dumps(default)}"
     example = next(iter(schema.get("examples", ())), None)
-    return f"write {json.dumps(example)}" if example is not None else f"change {place.field}"
+    if example is not None:
+        return f"write {json.dumps(example)}"
+    return f"write a section, [{place.dotted}]" if "section" in phrase(schema) else f"change {place.field}"
 
 
 def field_schema(place: Place) -> dict[str, Any]:
@@ -233,11 +241,12 @@ def phrase(schema: Mapping[str, Any]) -> str:
     if "examples" in schema:
         return "something like " + " or ".join(json.dumps(e) for e in schema["examples"])
     names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
-    limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    limits = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     if schema.get("type") == "array":
         inner: Mapping[str, Any] = schema.get("items") or next(iter(schema.get("prefixItems", ())), {})
         return f"a list, each of it {phrase(inner)}" if inner else "a list"
-    bounds = " and ".join(f"{word} {schema[key]:g}" for key, word in limits.items() if key in schema)
+    told = {key: word for key, word in limits.items() if abs(schema.get(key, 2**40)) < 2**40}
+    bounds = " and ".join(f"{word} {schema[key]:,}" for key, word in told.items())
     return names.get(str(schema.get("type")), "a section") + (f" {bounds}" if bounds else "")
 
 

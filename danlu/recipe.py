@@ -1,0 +1,206 @@
+"""The recipe: all sections joined, checks that span sections, and where each value came from. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
+
+from danlu.base.durable import checked_name, fingerprint
+from danlu.base.errors import UserError
+from danlu.base.refusal import refusal
+from danlu.base.settings import ALLOWED_CODE, Chosen, Settings
+from danlu.base.toml import parse_set, put, read_toml, toml_key, toml_value
+from danlu.data import SOURCES
+from danlu.models import MODELS
+from danlu.optim import OPTIMIZERS, SCHEDULES
+from danlu.sections import Checkpoint, Evaluate, Parallel, Plan, Train
+from danlu.tasks import TASKS
+
+DEFAULTS = {"data": "text", "model": "decoder", "task": "language", "optimizer": "muon", "schedule": "wsd"}
+"""The kind of a section that names none."""
+SHELVES: dict[str, Mapping[str, type[Settings]]] = {
+    "data": SOURCES,
+    "model": MODELS,
+    "task": TASKS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+"""The sections picked by `kind`, each from its shelf's table."""
+SYNONYMS = {
+    "learning_rate": "optimizer.lr",
+    "max_lr": "optimizer.lr",
+    "weight_decay_rate": "optimizer.weight_decay",
+    "lr_scheduler": "schedule.kind",
+    "scheduler": "schedule.kind",
+    "warmup_steps": "schedule.warmup",
+    "batch_size": "train.batch",
+    "epochs": 'train.length, such as "3 epochs"',
+    "num_epochs": 'train.length, such as "3 epochs"',
+    "max_steps": 'train.length, such as "500 steps"',
+    "n_steps": 'train.length, such as "500 steps"',
+    "max_iters": 'train.length, such as "500 steps"',
+    "grad_clip": "train.max_norm",
+    "max_grad_norm": "train.max_norm",
+    "num_workers": "train.workers",
+    "early_stopping": "train.patience",
+    "eval_interval": 'evaluate.every, such as "100 steps"',
+    "d_model": "model.width",
+    "n_embd": "model.width",
+    "hidden_size": "model.width",
+    "n_layer": "model.n_layers",
+    "num_layers": "model.n_layers",
+    "n_head": "model.n_heads",
+    "num_heads": "model.n_heads",
+    "block_size": "model.context",
+    "seq_len": "model.context",
+    "max_seq_len": "model.context",
+}
+"""Names people bring from other tools, and what danlu calls them."""
+
+
+def run_name(name: str) -> str:
+    """A name that can be part of a path."""
+    return checked_name("", name)
+
+
+class Recipe(Settings):
+    """One training run, whole: `Recipe.load("recipe.toml")`, or `Recipe(data={"path": "notes/*.md"})` in Python."""
+
+    name: Annotated[str, AfterValidator(run_name)] = "run"
+    """Name of the run; its folder is runs/<name>-<hash of the settings>."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Every random choice (split, order, initial weights, dropout, samples) follows from it."""
+    data: Annotated[Settings, Chosen(SOURCES, DEFAULTS["data"])]
+    """What to learn from."""
+    model: Annotated[Settings, Chosen(MODELS, DEFAULTS["model"])] = Field(default_factory=MODELS[DEFAULTS["model"]])
+    """What learns."""
+    task: Annotated[Settings, Chosen(TASKS, DEFAULTS["task"])] = Field(default_factory=TASKS[DEFAULTS["task"]])
+    """What is asked of it."""
+    optimizer: Annotated[Settings, Chosen(OPTIMIZERS, DEFAULTS["optimizer"])] = Field(
+        default_factory=OPTIMIZERS[DEFAULTS["optimizer"]]
+    )
+    """How the weights are updated."""
+    schedule: Annotated[Settings, Chosen(SCHEDULES, DEFAULTS["schedule"])] = Field(
+        default_factory=SCHEDULES[DEFAULTS["schedule"]]
+    )
+    """How the learning rate changes over the run."""
+    train: Train = Train()
+    """How long, in what pieces, under which guards."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When and how training saves itself."""
+    evaluate: Evaluate = Evaluate()
+    """What is scored and sampled."""
+    plan: Plan = Plan()
+    """What planning may spend."""
+    parallel: Parallel = Parallel()
+    """How many processes train together."""
+
+    _text: str = PrivateAttr("")
+    _sets: frozenset[str] = PrivateAttr(frozenset())
+
+    @classmethod
+    def load(cls, path: Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()) -> Recipe:
+        """Read a TOML file, lay `--set` values over it, check everything.
+
+        `allow_code` names the packages that a `kind = "package.module:Class"` may be loaded from.
+        """
+        text, raw = read_toml(Path(path))
+        keys = set()
+        for item in sets:
+            key, value = parse_set(item)
+            put(raw, key, value)
+            keys.add(".".join(key))
+
+        def source(dotted: str) -> str:
+            given = any(dotted == key or dotted.startswith((f"{key}.", f"{key}[")) for key in keys)
+            return "--set" if given else str(path)
+
+        token = ALLOWED_CODE.set(frozenset(allow_code))
+        try:
+            recipe = cls.model_validate(raw)
+        except ValidationError as error:
+            raise refusal(error, cls, raw, source, SYNONYMS) from None
+        finally:
+            ALLOWED_CODE.reset(token)
+        recipe._text = "" if keys else text
+        recipe._sets = frozenset(keys)
+        return recipe
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Self:
+        """Checks that span sections."""
+        train, never = self.train, self.evaluate.every == "never"
+        if isinstance(train.micro_batch, int) and isinstance(train.batch, int) and train.micro_batch > train.batch:
+            raise UserError(
+                "train.micro_batch", f"must be at most train.batch, which is {train.batch}", got=train.micro_batch,
+                fix=f"write {train.batch} or less",
+            )  # fmt: skip
+        for name in ("patience", "target", "plateau"):
+            if never and getattr(train, name) != "none":
+                fix = 'set evaluate.every, such as "100 steps"'
+                raise UserError(f"train.{name}", 'needs evaluations, and evaluate.every is "never"', fix=fix)
+        for name in ("on_nonfinite", "on_spike"):
+            if self.checkpoint.save_every == "never" and getattr(train, name) == "roll back":
+                fix = 'set checkpoint.save_every, such as "5 min"'
+                raise UserError(f"train.{name}", 'needs checkpoints, and checkpoint.save_every is "never"', fix=fix)
+        return self
+
+    def digest(self) -> str:
+        """Fingerprint of every setting (16 hex digits); the run folder's name ends with its first 8."""
+        return fingerprint(self.model_dump(mode="json"))
+
+    def sparse_toml(self) -> str:
+        """The recipe as given: the file's own text, or, after --set and from Python, the given values alone."""
+        return self._text or "\n".join(written(self, {}, self._sets, sparse=True)) + "\n"
+
+    def full_toml(self, decisions: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Every value with its origin; what `auto` came to is taken from the plan's decisions. Loads as a recipe."""
+        head = f"# Every setting of this run and where it came from. Settings fingerprint: {self.digest()}."
+        return "\n".join([head, *written(self, {d["name"]: d for d in decisions}, self._sets)]) + "\n"
+
+
+def written(
+    settings: Settings,
+    decided: Mapping[str, Mapping[str, Any]],
+    sets: frozenset[str],
+    path: tuple[str, ...] = (),
+    sparse: bool = False,
+) -> list[str]:
+    """The lines of one section and of the sections inside it; `sparse` leaves the defaults out."""
+    values = settings.model_dump(mode="json")
+    lines, inner = [], []
+    for name in type(settings).model_fields:
+        value, dotted = getattr(settings, name), ".".join((*path, name))
+        given = name in settings.model_fields_set
+        if sparse and not given:
+            continue
+        if isinstance(value, Settings):
+            inner += ["", f"[{'.'.join((*path, name))}]", *written(value, decided, sets, (*path, name), sparse)]
+        elif value is None:
+            lines += [] if sparse else [f"# {name} is not set  # default"]
+        else:
+            flagged = any(dotted == key or dotted.startswith(f"{key}.") or key.startswith(f"{dotted}.") for key in sets)
+            origin = "given by --set" if flagged else "given" if given else "default"
+            shown, origin = resolved(settings, name, values[name], origin, decided.get(dotted))
+            lines.append(f"{toml_key(name)} = {toml_value(shown)}" + ("" if sparse else f"  # {origin}"))
+    return lines + inner
+
+
+def resolved(
+    settings: Settings, name: str, value: Any, origin: str, decision: Mapping[str, Any] | None
+) -> tuple[Any, str]:
+    """The value that a decision gave to a setting, and the origin to write beside it."""
+    if decision is None:
+        return value, origin
+    dotted, found = str(decision["name"]), decision["value"]
+    kind, _, rest = str(decision["origin"]).partition(":")
+    told = f"{kind.strip()}: plan.json#{dotted}" + (f" ({rest.strip()})" if rest.strip() else "")
+    told = " ".join(told.split())
+    try:
+        type(settings).model_validate(settings.model_dump(mode="json") | {name: found})
+    except ValidationError:
+        return value, f"{told} = {toml_value(str(found))}"
+    return found, told
