@@ -41,11 +41,11 @@ class Codec(Protocol):
 class Decodes(Protocol):
     """A model that scores the next token from a cache."""
 
-    def new_cache(self, batch_size: int, max_len: int) -> Any:
-        """An empty cache for `max_len` positions."""
+    def new_cache(self, batch_size: int) -> Any:
+        """An empty cache."""
 
-    def decode(self, tokens: Tensor, cache: Any) -> Tensor:
-        """Append tokens (B, T) to the cache; scores of the next token (B, V), float32."""
+    def decode(self, tokens_BT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Scores (B, V) float32 of what follows the last token, and the cache with these tokens in it."""
 
 
 @dataclass(frozen=True)
@@ -136,21 +136,22 @@ def overlap(text: str, stop: str) -> int:
 class Window:
     """What the model has been shown: a cache over the tokens from `window_start` on."""
 
-    def __init__(self, model: Any, context: int, max_len: int) -> None:
-        self._model, self._context, self._max_len = model, context, min(context, max_len)
+    def __init__(self, model: Any, context: int) -> None:
+        self._model, self._context = model, context
         self._device = next(model.parameters()).device
         self._cache: Any = None
         self._start = self._n_shown = 0
 
     def scores(self, known_BT: list[list[int]], n_tokens: int) -> Tensor:
         """Scores of the token after the first n_tokens of each row. (B, V) float32."""
+        scores_BV: Tensor
         start = window_start(n_tokens, self._context)
         with torch.inference_mode():
             if self._cache is None or start != self._start:
-                self._cache = self._model.new_cache(len(known_BT), self._max_len)
+                self._cache = self._model.new_cache(len(known_BT))
                 self._start = self._n_shown = start
             fresh = torch.tensor([row[self._n_shown : n_tokens] for row in known_BT], device=self._device)
-            scores_BV: Tensor = self._model.decode(fresh, self._cache)
+            scores_BV, self._cache = self._model.decode(fresh, self._cache)
         self._n_shown = n_tokens
         if not torch.isfinite(scores_BV.amax(-1)).all():
             raise GateError("The model's scores are not numbers: its weights have diverged. Fix: train it again.")
@@ -166,7 +167,7 @@ def stream(model: Any, codec: Codec, prompts: Sequence[str], sampling: Sampling,
     n_prompt = [len(row) for row in known]
     texts = [TextStream(codec, row, sampling.stop) for row in known]
     draws = Draws(sampling.seed, len(prompts))
-    window = Window(model, limits.context, max(n_prompt, default=0) + sampling.max_new_tokens)
+    window = Window(model, limits.context)
     open_rows = set(range(len(prompts)))
     n_tokens = min(n_prompt, default=0)
     while open_rows:

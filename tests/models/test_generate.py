@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from danlu.base.contracts import Batch
 from danlu.base.errors import GateError, UserError
 from danlu.models import sampling as cuts
+from danlu.models.decoder_settings import Decoder
 from danlu.models.generate import Continuation, Limits, Piece, TextStream, generate, stream, window_start
 from danlu.models.sampling import Draws, Sampling, picked
 
@@ -38,22 +40,22 @@ class Mixer(nn.Module):
         self.head = nn.Linear(16, n_tokens)
         self.rows_seen = 0
 
-    def new_cache(self, batch_size: int, max_len: int) -> list[Tensor]:
-        return [torch.zeros(batch_size, 0, dtype=torch.int64), torch.tensor(max_len)]
+    def new_cache(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, 0, dtype=torch.int64)
 
-    def decode(self, tokens: Tensor, cache: list[Tensor]) -> Tensor:
-        cache[0] = torch.cat([cache[0], tokens], 1)
-        assert cache[0].shape[1] <= cache[1]
+    def decode(self, tokens: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        cache = torch.cat([cache, tokens], 1)
+        assert cache.shape[1] <= 64
         self.rows_seen += tokens.numel()
-        weights = torch.cos(torch.arange(cache[0].shape[1]) * 1.7 + 1)
-        return self.head((self.table(cache[0]) * weights[:, None]).sum(1)) * 3
+        weights = torch.cos(torch.arange(cache.shape[1]) * 1.7 + 1)
+        return self.head((self.table(cache) * weights[:, None]).sum(1)) * 3, cache
 
 
 def without_cache(model: nn.Module, prompt: str, n_new: int, context: int) -> list[int]:
     known = list(prompt.encode())
     for _ in range(n_new):
         window = torch.tensor([known[window_start(len(known), context) :]])
-        known.append(int(model.decode(window, model.new_cache(1, context)).argmax()))
+        known.append(int(model.decode(window, model.new_cache(1))[0].argmax()))
     return known
 
 
@@ -64,6 +66,24 @@ def test_greedy_with_a_cache_equals_greedy_without_one_past_the_context(n_new: i
     for prompt, found in zip(prompts, got, strict=True):
         want = without_cache(model, prompt, n_new, 16)
         assert found == Continuation(prompt, codec.decode(want[len(prompt) :]), "length")
+
+
+@pytest.mark.parametrize("style", ["modern", "gpt2"])
+def test_the_decoder_with_its_cache_equals_its_forward_pass(style: str) -> None:
+    settings = Decoder(style=style, n_layers=2, width=32, n_heads=4, n_kv_heads=2, context=16)
+    model = settings.build(256, seed=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.3)
+    prompts, n_new = ["a", "walk(tree)"], 30
+    got = generate(model, Bytes(), prompts, Sampling(temperature=0, max_new_tokens=n_new), Limits(context=16))
+    for prompt, found in zip(prompts, got, strict=True):
+        known = list(prompt.encode())
+        for _ in range(n_new):
+            window = torch.tensor([known[window_start(len(known), 16) :]])
+            output = model(Batch({"tokens": window}, 0))
+            known.append(int((output.features[0, -1] @ output.head_weight.t() * output.head_scale).argmax()))
+        assert found.text == Bytes().decode(known[len(prompt) :])
 
 
 def test_the_cache_is_used() -> None:
@@ -99,15 +119,15 @@ class Scripted(nn.Module):
         super().__init__()
         self.unused, self.says, self.at = nn.Parameter(torch.zeros(1)), says, -1
 
-    def new_cache(self, batch_size: int, max_len: int) -> None:
+    def new_cache(self, batch_size: int) -> None:
         return None
 
-    def decode(self, tokens: Tensor, cache: None) -> Tensor:
+    def decode(self, tokens: Tensor, cache: None) -> tuple[Tensor, None]:
         self.at += 1
         scores = torch.zeros(len(tokens), 257)
         for row, said in enumerate(self.says):
             scores[row, said[self.at] if self.at < len(said) else 256] = 1
-        return scores
+        return scores, None
 
 
 def said(text: bytes, **settings: object) -> list[Piece]:
