@@ -1,0 +1,213 @@
+"""Everything the report may claim, read from one run folder. A part that is missing or broken is None, and noted."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from danlu.base.contracts import DataCard, Metric, Scores
+from danlu.base.errors import UserError
+from danlu.base.runfolder import RunFolder, read_json
+from danlu.stages.report_curves import Training, read_training
+
+Part = TypeVar("Part")
+LOWER_IS_BETTER = ("loss", "bits", "perplexity", "error", "nats", "mse", "mae")
+"""A metric whose name holds one of these is better when it is lower."""
+
+
+class Reading(BaseModel):
+    """A part of a file of the run folder: what is not known here is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Decision(Reading):
+    """One number of the plan, with its reason."""
+
+    name: str
+    value: Any = None
+    origin: str = ""
+    why: str = ""
+    source: str = ""
+    valid: str = ""
+    in_range: bool = True
+    low: float | None = None
+    high: float | None = None
+
+
+class Timing(Reading):
+    """Seconds of one candidate."""
+
+    name: str
+    seconds: float
+
+
+class PlanRecord(Reading):
+    """plan.json, as far as the report shows it."""
+
+    decisions: tuple[Decision, ...] = ()
+    timings: dict[str, tuple[Timing, ...]] = {}
+    predictions: dict[str, float | None] = {}
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One value of the full recipe."""
+
+    name: str
+    value: Any
+    origin: str
+    meaning: str = ""
+
+
+@dataclass
+class Evidence:
+    """What the run folder holds."""
+
+    name: str
+    settings: list[SettingRow] = field(default_factory=list)
+    card: DataCard | None = None
+    plan: PlanRecord | None = None
+    training: Training | None = None
+    scores: Scores | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    """Files that are there but could not be read, as sentences."""
+
+    def setting(self, name: str) -> Any:
+        """Value of a setting by its dotted name; None when the recipe has none."""
+        return next((row.value for row in self.settings if row.name == name), None)
+
+    @cached_property
+    def n_parameters(self) -> float | None:
+        """Parameters of the model, from the plan."""
+        return self.plan.predictions.get("n_parameters") if self.plan else None
+
+    @cached_property
+    def headline(self) -> tuple[str, Metric] | None:
+        """The metric that is compared: the first that a baseline has too, else the first."""
+        if not self.scores or not self.scores.metrics:
+            return None
+        shared = [m for m in self.scores.metrics if any(m in b for b in self.scores.baselines.values())]
+        name = (shared or list(self.scores.metrics))[0]
+        return name, self.scores.metrics[name]
+
+    @cached_property
+    def rivals(self) -> dict[str, Metric]:
+        """The baselines on the headline metric, best first."""
+        if not self.headline or not self.scores:
+            return {}
+        name = self.headline[0]
+        found = {rival: table[name] for rival, table in self.scores.baselines.items() if name in table}
+        return dict(sorted(found.items(), key=lambda pair: pair[1].value, reverse=not lower_is_better(name)))
+
+
+def lower_is_better(metric: str) -> bool:
+    """By the metric's name."""
+    return any(word in metric for word in LOWER_IS_BETTER)
+
+
+def gather(run: RunFolder) -> Evidence:
+    """Read what there is."""
+    evidence = Evidence(name=run.path.resolve().name)
+    raw_manifest = part(evidence, run.manifest, TypeAdapter(dict[str, Any])) or {}
+    raw_plan = part(evidence, run.plan, TypeAdapter(dict[str, Any])) or {}
+    evidence.manifest = raw_manifest
+    evidence.settings = read_settings(evidence, run.full_recipe)
+    evidence.name = str(evidence.setting("name") or raw_manifest.get("name") or evidence.name)
+    evidence.card = part(evidence, run.data / "card.json", TypeAdapter(DataCard))
+    evidence.plan = part(evidence, run.plan, TypeAdapter(PlanRecord)) if raw_plan else None
+    evidence.scores = part(evidence, run.evaluate / "scores.json", TypeAdapter(Scores))
+    evidence.training = read_training(run.train / "metrics.jsonl")
+    for source in (raw_plan, raw_manifest):
+        for key in ("hardware", "machine", "environment"):
+            if isinstance(source.get(key), Mapping):
+                evidence.environment |= source[key]
+    return evidence
+
+
+def part(evidence: Evidence, path: Path, reader: TypeAdapter[Part]) -> Part | None:
+    """One JSON file as its type; None where it is absent, and a fault where it is not what it should be."""
+    if not path.is_file():
+        return None
+    try:
+        return reader.validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(p) for p in first["loc"])
+        fault = f"{path.name} is not what this version reads ({place}: {first['msg']}), so its part is left out."
+    except UserError as error:
+        fault = str(error)
+    if fault not in evidence.faults:
+        evidence.faults.append(fault)
+    return None
+
+
+def read_settings(evidence: Evidence, path: Path) -> list[SettingRow]:
+    """recipe.full.toml as rows, with origins from its comments and meanings from the settings' own docstrings."""
+    if not path.is_file():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        evidence.faults.append(f"{path.name} cannot be read ({error}), so its settings are left out.")
+        return []
+    origins = read_origins(text)
+    known = meanings(values)
+    return [SettingRow(n, v, origins.get(n, ""), known.get(n, "")) for n, v in flat(values)]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested tables as dotted names; a list of tables is numbered: data.clean.0.kind."""
+    out: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(i): item for i, item in enumerate(value)}
+        out += flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return out
+
+
+def read_origins(text: str) -> dict[str, str]:
+    """{"optimizer.lr": "measured: plan.json#lr"}: the comment that ends each line of a full recipe."""
+    origins: dict[str, str] = {}
+    section, counts = "", dict[str, int]()
+    for line in text.splitlines():
+        code, comment = split_comment(line)
+        if code.startswith("[["):
+            section = code.strip("[] ")
+            counts[section] = counts.get(section, -1) + 1
+            section += f".{counts[section]}"
+        elif code.startswith("["):
+            section = code.strip("[] ")
+        elif "=" in code:
+            key = code.partition("=")[0].strip().strip('"')
+            origins[f"{section}.{key}" if section else key] = comment
+    return origins
+
+
+def split_comment(line: str) -> tuple[str, str]:
+    """A line of TOML and its comment: the first "#" before which the line is whole (so not one inside a string)."""
+    at = line.find("#")
+    while at >= 0:
+        try:
+            tomllib.loads(line[:at])
+        except tomllib.TOMLDecodeError:
+            at = line.find("#", at + 1)
+            continue
+        return line[:at].strip(), line[at + 1 :].strip()
+    return line.strip(), ""
+
+
+def meanings(values: Mapping[str, Any]) -> dict[str, str]:
+    """The docstring of every setting in `values`, by dotted name."""
+    return {}
