@@ -36,8 +36,8 @@ def checked_name(where: str, name: str) -> str:
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write every byte; the kernel may take fewer than it was given."""
-    view = memoryview(data).cast("B")
-    while view.nbytes:
+    view = memoryview(data)
+    while view:
         view = view[os.write(fd, view) :]
 
 

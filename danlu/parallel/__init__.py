@@ -1,0 +1,1 @@
+"""The fabric: one core and a thousand GPUs look alike. Checkpoints, precision, the mesh of ranks."""
