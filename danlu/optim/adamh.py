@@ -6,11 +6,12 @@ Hyperball, 2606.16899; used for Marin's Delphi forecast (openathena.ai/blog/delp
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from danlu.optim.adam import AdamRule
-from danlu.optim.groups import Group, OptimizerSettings, Rate, Share
+from danlu.optim.groups import Group, OptimizerSettings, Rate, Role, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,10 @@ class AdamH(OptimizerSettings):
     adam_lr_ratio: Rate = 0.1
     """Embeddings, head and vectors learn at this multiple of lr, by Adam (lr 0.02 gives 2e-3)."""
 
+    def lr_scale_of(self, role: Role, scales: Mapping[str, float]) -> float:
+        """A step in proportion to the matrix needs no factor for its width."""
+        return 1.0 if role == "hidden" else scales.get(role, 1.0)
+
     def rule(self) -> Rule:
         """The rule for matrices."""
         return AdamHRule(self.adam("adam"))
@@ -57,6 +62,7 @@ class AdamH(OptimizerSettings):
             return [(free, self.adam("adam"))]
         held = [i for i, p in enumerate(group.parameters) if bool(p.detach().any())]
         zero = [i for i in range(len(group.parameters)) if i not in set(held)]
+        free = dataclasses.replace(free, lr_scale=free.lr_scale * group.model_lr_scale)
         placed: list[tuple[Group, Rule]] = [(group.part(held), self.rule())] if held else []
         return [*placed, (free.part(zero), self.adam("adam, starts at zero"))] if zero else placed
 

@@ -2,8 +2,8 @@
 
 A model says the roles itself with `parameter_groups() -> {role: [(name, parameter), ...]}`; for one that does
 not, they are read off its modules and shapes. A model whose settings transfer across sizes also says, by role,
-`lr_scales()`, `eps_scales()` and `decay_scales()` (muP: Yang & Hu 2021, arXiv 2203.03466; CompleteP: Dey 2025,
-arXiv 2505.01618).
+`lr_scales()`, `eps_scales()` and `decay_scales()`, as they are for Adam (muP: Yang & Hu 2021, arXiv 2203.03466;
+CompleteP: Dey 2025, arXiv 2505.01618).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Group:
     weight_decay: float = 0.0
     eps_scale: float = 1.0
     """The rule's epsilon is multiplied by this."""
+    model_lr_scale: float = 1.0
+    """The model's own factor for Adam, which lr_scale holds in the form that fits the rule."""
 
     def part(self, indices: Sequence[int]) -> Group:
         """The same group with only the parameters at `indices`."""
@@ -80,6 +82,10 @@ class OptimizerSettings(Settings):
     """The output matrix learns at this multiple of lr."""
     vector_lr_scale: Factor = 1.0
     """Norms, gains and biases learn at this multiple of lr."""
+
+    def lr_scale_of(self, role: Role, scales: Mapping[str, float]) -> float:
+        """The model's factor on a role's rate, from its factors for Adam; rules that move otherwise replace it."""
+        return scales.get(role, 1.0)
 
     def decay_of(self, role: Role) -> float:
         """Weight decay for a role, before the model's own scale; rules with decay replace this."""
@@ -139,9 +145,11 @@ def group_parameters(model: nn.Module, settings: OptimizerSettings) -> list[Grou
         members = [(name, p) for name, p in roles.get(role, ()) if p.requires_grad]
         if members:
             names, parameters = zip(*members, strict=True)
-            decayed = settings.decay_of(role) * decay.get(role, 1.0)
-            rate = own.get(role, 1.0) * lr.get(role, 1.0)
-            groups.append(Group(role, names, parameters, rate, decayed, eps.get(role, 1.0)))
+            for_adam, fitted = lr.get(role, 1.0), settings.lr_scale_of(role, lr)
+            # What decays in an update is lr_scale * weight_decay: the model means it for Adam's lr_scale.
+            decayed = settings.decay_of(role) * decay.get(role, 1.0) * for_adam / fitted
+            rate = own.get(role, 1.0) * fitted
+            groups.append(Group(role, names, parameters, rate, decayed, eps.get(role, 1.0), for_adam))
     return groups
 
 

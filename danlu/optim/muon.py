@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from danlu.base.settings import Auto
 from danlu.optim.adam import AdamRule
-from danlu.optim.groups import DecaySettings, Factor, Group, Rate, Share
+from danlu.optim.groups import DecaySettings, Factor, Group, Rate, Role, Share
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,12 @@ class Muon(DecaySettings):
     """AdamW's epsilon, in gradient units."""
     weight_decay: Factor | Auto = "auto"
     """Each update takes lr * weight_decay of every matrix away. "auto": answered by the plan."""
+
+    def lr_scale_of(self, role: Role, scales: Mapping[str, float]) -> float:
+        """An orthogonal step's size in a layer's output does not grow with the width ("spectral"), or with its root."""
+        if role != "hidden":
+            return scales.get(role, 1.0)
+        return float(scales.get(role, 1.0) ** 0.5) if self.scale == "match_adamw" else 1.0
 
     def rule(self) -> Rule:
         """The rule for matrices."""

@@ -157,7 +157,7 @@ class Step(ScheduleSettings):
         if self.every is not None:
             return float(self.factor ** (done // max(1, self.every.n_steps(n_steps))))
         step = done + self.n_warmup(n_steps)
-        return float(self.factor ** sum(step >= drop.n_steps(n_steps) for drop in self.at))
+        return float(self.factor ** sum(step >= max(1, drop.n_steps(n_steps)) for drop in self.at))
 
 
 class Linear(ScheduleSettings):

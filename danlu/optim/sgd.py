@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
 from danlu.base.settings import Auto
-from danlu.optim.groups import DecaySettings, Factor, Group, Share
+from danlu.optim.groups import DecaySettings, Factor, Group, Role, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,10 @@ class SGD(DecaySettings):
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("nesterov must go with a momentum above 0 and a dampening of 0")
         return self
+
+    def lr_scale_of(self, role: Role, scales: Mapping[str, float]) -> float:
+        """Gradients shrink with the width where Adam's steps do not: table 8 of Yang & Hu 2021, SGD's column."""
+        return scales.get(role, 1.0) / scales.get("hidden", 1.0)
 
     def rule(self) -> Rule:
         """Gradient descent with this momentum."""
