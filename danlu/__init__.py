@@ -1,1 +1,43 @@
-"""danlu (the alchemist's furnace): trains large models end to end, without alchemy."""
+"""danlu (the alchemist's furnace): trains large models end to end, without alchemy.
+
+    run = danlu.run("recipe.toml")                     prepare, plan, train, evaluate, report
+    run = danlu.run(danlu.Recipe(data={"path": "notes/*.md"}))
+    run.scores, run.card, run.path, run.generate("Once")
+    for report in danlu.train_steps("recipe.toml"): ...    the loop is yours
+    danlu.check("recipe.toml")                         what a run would be, without running it
+
+Every name is loaded when it is first used, so `import danlu` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from danlu.base.errors import DanluError, UserError
+    from danlu.pipeline import Run, check, open_run, run, train_steps
+    from danlu.recipe import Recipe
+
+__version__ = "0.1.0"
+__all__ = ["DanluError", "Recipe", "Run", "UserError", "check", "open_run", "run", "train_steps"]
+
+_HOMES = {
+    "DanluError": "danlu.base.errors",
+    "UserError": "danlu.base.errors",
+    "Recipe": "danlu.recipe",
+    "Run": "danlu.pipeline",
+    "check": "danlu.pipeline",
+    "open_run": "danlu.pipeline",
+    "run": "danlu.pipeline",
+    "train_steps": "danlu.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'danlu' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,253 @@
+"""The command line: one sub-command per verb. Heavy imports are inside each, so that --help is at once.
+
+Exit codes: 0 done; 2 the recipe, data or command is wrong (one sentence on stderr); 3 a measured gate failed;
+130 and 143 stopped by a signal, checkpoint saved, resumable.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from danlu.base.errors import INTERRUPTED, WRONG_INPUT, DanluError, UserError, near_names, one_line
+
+app = typer.Typer(
+    name="danlu",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Trains large models end to end: data in; a clean data set, a plan, a trained model, scores and a report out.",
+    epilog="--debug after any command shows the full traceback of a mistake.",
+)
+Target = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe file, or the folder of an earlier run.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help='Change a setting: --set train.length="200 steps".'),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/NAME-HASH.")]
+AllowCode = Annotated[
+    list[str] | None,
+    typer.Option("--allow-code", metavar="PACKAGE", help='Let the recipe load classes: kind = "package.module:Class".'),
+]
+
+
+def stages(verb: str, target: str, sets: list[str] | None, out: Path | None, allow: list[str] | None) -> None:
+    """Run one stage, or all of them, and show how it ended."""
+    from danlu import pipeline
+    from danlu.console import show_run, shown_progress
+
+    options: dict[str, Any] = {"sets": sets or (), "allow_code": allow or ()}
+    with shown_progress() as progress:
+        if verb == "run":
+            made = pipeline.run(target, out, progress=progress, **options)
+        else:
+            made = pipeline.run_one(verb, target, out, progress=progress, **options)
+    show_run(made)
+
+
+@app.command()
+def run(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
+    """Prepare, plan, train, evaluate, report. What is done already, from the same inputs, is kept."""
+    stages("run", target, set, out, allow_code)
+
+
+@app.command()
+def check(target: Target, set: Set = None, allow_code: AllowCode = None) -> None:
+    """Say what a run would be: shapes, parameters, memory, disk. Writes nothing, reads no data through."""
+    from danlu import pipeline
+    from danlu.console import show_check
+
+    show_check(pipeline.check(target, set or (), allow_code or ()))
+
+
+@app.command()
+def prepare(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
+    """Read, clean, split and encode the data, counting every row."""
+    stages("prepare", target, set, out, allow_code)
+
+
+@app.command()
+def plan(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
+    """Answer every "auto", with reasons; predict time and memory."""
+    stages("plan", target, set, out, allow_code)
+
+
+@app.command()
+def train(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
+    """Train, or go on from the newest good checkpoint."""
+    stages("train", target, set, out, allow_code)
+
+
+@app.command()
+def evaluate(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
+    """Score the best checkpoint against the baselines, and write samples."""
+    stages("evaluate", target, set, out, allow_code)
+
+
+@app.command()
+def report(target: Target, allow_code: AllowCode = None) -> None:
+    """Make the page again from the run folder."""
+    stages("report", target, None, None, allow_code)
+
+
+@app.command()
+def resume(run: RunPath, allow_code: AllowCode = None) -> None:
+    """Go on with a run that was stopped or killed."""
+    from danlu.base.runfolder import RunFolder
+
+    stages("run", str(RunFolder.open(run).path), None, None, allow_code)
+
+
+@app.command()
+def generate(
+    run: RunPath,
+    prompt: Annotated[str, typer.Argument(help="Text to continue.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to add.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token always.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest tokens that reach probability p.")
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the continuation; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+) -> None:
+    """Continue a text with a trained model, printing as it comes."""
+    from danlu.models.sampling import Sampling
+    from danlu.pipeline import open_run
+
+    given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    given |= {"top_k": top_k, "top_p": top_p, "stop": tuple(stop or ())}
+    Sampling(**given)
+    pieces = open_run(run).stream(prompt, **given)
+    sys.stdout.write(prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+@app.command()
+def verify(run: RunPath) -> None:
+    """Check every recorded file and checkpoint of a run against its SHA-256."""
+    from danlu.base.errors import GateError
+    from danlu.base.runfolder import RunFolder
+    from danlu.parallel.checkpoint import verify_run
+
+    folder = RunFolder.open(run)
+    faults = [*folder.verify(), *verify_run(folder)]
+    for fault in faults:
+        print(one_line(fault))
+    if faults:
+        raise GateError(f"{run}: {len(faults)} of its files are not as they were written.")
+    print(f"{run}: every recorded file and checkpoint is as it was written.")
+
+
+@app.command("list")
+def list_(
+    shelf: Annotated[str | None, typer.Argument(help="A shelf such as optimizer, or one kind on it.")] = None,
+) -> None:
+    """List what a recipe can name; with a kind, its settings."""
+    from danlu.shelves import kinds_of, settings_of
+    from danlu.console import table
+
+    title, columns, rows = settings_of(shelf) if shelf else kinds_of()
+    table(title, columns, rows)
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="A file, folder, glob or catalog name to learn from.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The recipe to write.")] = Path("recipe.toml"),
+) -> None:
+    """Write a starter recipe by looking at the data."""
+    from danlu.starter import write_starter
+
+    print(f"Wrote {write_starter(data, out)}. Next: danlu check {out}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    import json
+
+    from danlu.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+def command_names() -> list[str]:
+    """The sub-commands."""
+    return [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: whatever goes wrong by the user's hand is one sentence on stderr and an exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+    try:
+        code = run_command(given)
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader left: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (DanluError, OSError) as error:
+        if debug:
+            raise
+        sys.stderr.write(told(error) + "\n")
+        code = error.exit_code if isinstance(error, DanluError) else WRONG_INPUT
+    sys.exit(code)
+
+
+def told(error: DanluError | OSError) -> str:
+    """An error as its one sentence."""
+    if isinstance(error, DanluError):
+        return one_line(str(error))
+    place = f"{error.filename}: " if error.filename else ""
+    return one_line(f"{place}{error.strerror or error}.")
+
+
+def run_command(given: list[str]) -> int:
+    """Run a command line; UserError for what typer finds wrong with it."""
+    try:
+        "\0".join(given).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            "danlu", "takes UTF-8 text", got=error.object[error.start : error.end], fix="retype it"
+        ) from error
+    known = command_names()
+    if given and not given[0].startswith("-") and given[0] not in known:
+        near = near_names(given[0], known)
+        fix = " or ".join(f"danlu {name}" for name in near) if near else f"use one of {', '.join(known)}"
+        raise UserError(f"danlu {given[0][:40]}", "is not a command", fix=fix)
+    try:
+        result = app(given, standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        raise usage_error(given, error) from error
+    return result if isinstance(result, int) else 0
+
+
+def usage_error(given: list[str], error: Any) -> UserError:
+    """What typer says of a wrong command line, as our sentence, with the nearest option."""
+    command = f"danlu {given[0]}" if given and not given[0].startswith("-") else "danlu"
+    option = getattr(error, "option_name", None)
+    context = getattr(error, "ctx", None)
+    if option and hasattr(error, "possibilities") and context is not None:
+        known = [name for p in context.command.params for name in p.opts if name.startswith("-")] + [
+            "--help",
+            "--debug",
+        ]
+        near = near_names(option, known)
+        fix = f"write {' or '.join(near)}" if near else f"use {', '.join(known)}"
+        return UserError(f"{command}: {option}", "is not an option", fix=fix)
+    message = " ".join(error.format_message().split()) or "needs more"
+    return UserError(f"{command}:", message[0].lower() + message[1:], fix=f"see {command} --help")

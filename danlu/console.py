@@ -1,0 +1,126 @@
+"""What the terminal shows: live progress, tables, the end of a run. Plain lines when nobody watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from danlu.base.contracts import Progress, Scores
+from danlu.base.errors import one_line
+
+if TYPE_CHECKING:
+    from danlu.pipeline import Run
+    from danlu.stages.check import Check
+
+PLAIN_EVERY_S = 5.0
+"""Seconds between two lines of one stage when the output is not a terminal."""
+
+
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """A Progress that draws bars on a terminal and prints lines elsewhere.
+
+    `what` is "stage: details"; further lines of it are events, which stay on the screen.
+    """
+    if not sys.stderr.isatty():
+        yield Plain()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = ("{task.fields[stage]}", "{task.fields[details]}")
+    stage, details = (TextColumn(text, markup=False) for text in columns)
+    eta = TimeRemainingColumn(compact=True)
+    with Bars(stage, BarColumn(24), TimeElapsedColumn(), eta, details, console=Console(stderr=True)) as bars:
+        rows: dict[str, int] = {}
+
+        def progress(what: str, done: float, total: float) -> None:
+            name, line, events = parts(what)
+            if name not in rows:
+                rows[name] = bars.add_task(name, total=None, stage=f"{name:9}", details="")
+            bars.update(rows[name], completed=done, total=total or None, details=line)  # type: ignore[arg-type]
+            for event in events:
+                bars.console.print(f"{name}: {event}", markup=False, highlight=False)
+
+        yield progress
+
+
+class Plain:
+    """Progress as lines: the first and last of a stage, one every few seconds between, and every event."""
+
+    def __init__(self) -> None:
+        self.stage, self.told_at, self.line = "", 0.0, ""
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        """Print when there is something new to say."""
+        name, line, events = parts(what)
+        now = time.monotonic()
+        if name != self.stage or now - self.told_at >= PLAIN_EVERY_S or (total and done >= total and line != self.line):
+            share = f" {100 * done / total:3.0f}%" if total else ""
+            print(f"{name}{share}: {line}", file=sys.stderr, flush=True)
+            self.stage, self.told_at, self.line = name, now, line
+        for event in events:
+            print(f"{name}: {event}", file=sys.stderr, flush=True)
+
+
+def parts(what: str) -> tuple[str, str, list[str]]:
+    """ "train: step 3\\nnew best" -> ("train", "step 3", ["new best"])."""
+    first, *events = what.split("\n")
+    name, _, line = first.partition(": ")
+    return name, one_line(line), [one_line(event) for event in events]
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output; the last column wraps."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        made.add_column(column, no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(one_line(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, highlight=False).print(made)
+
+
+def show_check(found: Check) -> None:
+    """What a run would be."""
+    table(found.title, ("setting", "value", "why"), found.rows)
+    for note in found.notes:
+        print(f"Note: {one_line(note)}")
+
+
+def show_scores(scores: Scores) -> None:
+    """Scores with their intervals, and the baselines under them."""
+    rows = []
+    for name, metric in scores.metrics.items():
+        rows.append(("this model", name, f"{metric.value:.4f}", f"{metric.low:.4f} to {metric.high:.4f}", metric.unit))
+    for baseline, metrics in scores.baselines.items():
+        for name, metric in metrics.items():
+            interval = f"{metric.low:.4f} to {metric.high:.4f}"
+            rows.append((baseline, name, f"{metric.value:.4f}", interval, metric.unit))
+    table(
+        f"Scores on the {scores.split} split ({scores.n_targets:,} targets)",
+        ("what", "metric", "value", "95%", "unit"),
+        rows,
+    )
+    verdict = "better than every baseline" if scores.beats_baselines else "NOT better than every baseline"
+    print(f"The model is {verdict}.")
+    for note in scores.notes:
+        print(f"Note: {one_line(note)}")
+
+
+def show_run(run: Run) -> None:
+    """The end of a run: its scores, and where to look."""
+    if (run.folder.evaluate / "scores.json").is_file():
+        show_scores(run.scores)
+    print(f"Run folder: {run.path}")
+    if run.report.is_file():
+        print(f"Report: {run.report.resolve()}")

@@ -1,0 +1,281 @@
+"""Runs stages in order inside one run folder, and skips a stage whose inputs are unchanged.
+
+    run = danlu.run("recipe.toml")        prepare, plan, train, evaluate, report
+    run.scores.metrics["bits_per_byte"]   run.card   run.path   run.generate("def ")
+
+A stage is skipped when the fingerprint of what it reads is the one recorded in manifest.json. Once training has begun
+its data and plan are kept as they are: a checkpoint belongs to them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu.base.contracts import DataCard, Metric, Progress, Scores, StepReport
+from danlu.base.errors import GateError, UserError
+from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_text
+from danlu.recipe import Recipe
+
+if TYPE_CHECKING:
+    from danlu.stages.check import Check
+
+STAGES = ("prepare", "plan", "train", "evaluate", "report")
+FORMAT = 1
+"""Raised when a stage's output changes its meaning, so that older folders are made anew."""
+SCORING_ONLY = ("on", "samples", "prompts", "max_new_tokens", "temperature", "top_k", "bootstrap")
+"""Settings of [evaluate] that training does not see: they may change after it."""
+
+
+def quiet(what: str, done: float, total: float) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, as Python sees it."""
+
+    folder: RunFolder
+    recipe: Recipe
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.folder.path
+
+    @property
+    def card(self) -> DataCard:
+        """What prepare counted."""
+        return DataCard.model_validate(read_json(self.folder.data / "card.json"))
+
+    @property
+    def scores(self) -> Scores:
+        """What evaluate measured."""
+        found = read_json(self.folder.evaluate / "scores.json")
+        found["metrics"] = metrics_of(found["metrics"])
+        found["baselines"] = {name: metrics_of(of) for name, of in found["baselines"].items()}
+        return Scores(**{name: tuple(v) if isinstance(v, list) else v for name, v in found.items()})
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder.report
+
+    def generate(self, prompt: str = "", **sampling: Any) -> str:
+        """Continue a text. `sampling`: max_new_tokens, temperature, top_k, top_p, min_p, stop, seed."""
+        return "".join(self.stream(prompt, **sampling))
+
+    def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
+        """The same, piece by piece as it comes."""
+        from danlu.stages.generate import generate
+
+        return generate(self.recipe, self.folder, prompt, **sampling)
+
+
+def metrics_of(found: dict[str, Any]) -> dict[str, Metric]:
+    """Metrics back from JSON."""
+    return {name: Metric(**values) for name, values in found.items()}
+
+
+def open_run(path: Path | str, allow_code: Iterable[str] = ()) -> Run:
+    """An existing run folder."""
+    folder = RunFolder.open(path)
+    return Run(folder, Recipe.load(folder.recipe, allow_code=allow_code))
+
+
+def run(
+    recipe: Recipe | Path | str,
+    out: Path | str | None = None,
+    *,
+    sets: Sequence[str] = (),
+    allow_code: Iterable[str] = (),
+    progress: Progress = quiet,
+    until: str = "report",
+) -> Run:
+    """All stages up to `until`, each skipped when its inputs are unchanged. A killed run goes on where it was.
+
+    `recipe` is a Recipe, a recipe file, or the folder of an earlier run.
+    """
+    with entered(recipe, out, sets, allow_code) as made:
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            try:
+                run_stage(stage, made, progress)
+            except GateError:
+                run_stage("report", made, progress)  # the page shows what went wrong
+                raise
+    return made
+
+
+def run_one(
+    stage: str,
+    recipe: Recipe | Path | str,
+    out: Path | str | None = None,
+    *,
+    sets: Sequence[str] = (),
+    allow_code: Iterable[str] = (),
+    progress: Progress = quiet,
+) -> Run:
+    """One stage. prepare, plan and train first do what they need; evaluate and report need a training that ran."""
+    if stage in ("prepare", "plan", "train"):
+        return run(recipe, out, sets=sets, allow_code=allow_code, progress=progress, until=stage)
+    with entered(recipe, out, sets, allow_code) as made:
+        if stage == "evaluate" and not has_trained(made.folder):
+            raise UserError(str(made.path), "has no checkpoint to evaluate", fix=f"run danlu train {made.path} first")
+        run_stage(stage, made, progress)
+    return made
+
+
+def train_steps(
+    recipe: Recipe | Path | str, out: Path | str | None = None, *, progress: Progress = quiet
+) -> Iterator[StepReport]:
+    """Train update by update: your code between two reports is the hook. Leaving the loop early saves and stops.
+
+    for report in danlu.train_steps(recipe):
+        print(report.step, report.loss)
+    """
+    with entered(recipe, out, (), ()) as made:
+        for stage in ("prepare", "plan"):
+            run_stage(stage, made, progress)
+        from danlu.stages import train
+
+        yield from train.train_steps(made.recipe, made.folder)
+
+
+def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()) -> Check:
+    """What a run would be: shapes, counts, memory, disk; nothing is written and the data are not read through."""
+    from danlu.stages.check import check as look
+
+    return look(loaded(recipe, sets, allow_code)[0])
+
+
+def loaded(
+    recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()
+) -> tuple[Recipe, RunFolder | None]:
+    """A recipe from wherever it is; with it the run folder, when that is where it was."""
+    if isinstance(recipe, Recipe):
+        return recipe, None
+    path = Path(recipe)
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), "is not a file name", fix="check the name") from error
+    if not is_folder:
+        return Recipe.load(path, sets, allow_code), None
+    folder = RunFolder.open(path)
+    if sets:
+        fix = f"copy {folder.recipe}, change it there, and run the copy"
+        raise UserError("--set", "changes a recipe, and a run's settings are fixed", got=str(path), fix=fix)
+    return Recipe.load(folder.recipe, allow_code=allow_code), folder
+
+
+@contextmanager
+def entered(
+    recipe: Recipe | Path | str, out: Path | str | None, sets: Sequence[str], allow_code: Iterable[str]
+) -> Iterator[Run]:
+    """The run's folder, made or found, locked, with the recipe in it."""
+    found, folder = loaded(recipe, sets, allow_code)
+    if folder is not None and out is not None:
+        raise UserError(
+            "--out", "cannot be given with a run folder, which is where its output goes", fix="leave it out"
+        )
+    if folder is None:
+        folder = RunFolder.create(Path(out) if out is not None else None, found.name, found.digest())
+    with folder.lock():
+        if has_trained(folder) and folder.recipe.is_file():
+            refuse_change(Recipe.load(folder.recipe, allow_code=allow_code), found, folder)
+        write_if_new(folder.recipe, found.sparse_toml())
+        if not folder.full_recipe.is_file():
+            write_text(folder.full_recipe, found.full_toml(decisions(folder)))
+        yield Run(folder, found)
+
+
+def refuse_change(before: Recipe, now: Recipe, folder: RunFolder) -> None:
+    """A folder whose training has begun goes on with the same recipe; only how it is scored may change."""
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for settings in (old, new):
+        settings["evaluate"] = {k: v for k, v in settings["evaluate"].items() if k not in SCORING_ONLY}
+    for key in differing(old, new):
+        raise UserError(
+            str(folder.path), f"holds a training with another {key}", fix="choose another --out, or undo the change"
+        )
+
+
+def differing(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    """Dotted keys whose values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from differing(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+    elif old != new:
+        yield at
+
+
+def write_if_new(path: Path, text: str) -> None:
+    """Write unless it is there already, word for word."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def decisions(folder: RunFolder) -> list[dict[str, Any]]:
+    """The plan's decisions, or none yet."""
+    return list(read_json(folder.plan)["decisions"]) if folder.plan.is_file() else []
+
+
+def has_trained(folder: RunFolder) -> bool:
+    """Whether there is a checkpoint."""
+    return folder.checkpoints.is_dir() and any(folder.checkpoints.glob("step-*"))
+
+
+def run_stage(stage: str, made: Run, progress: Progress) -> None:
+    """Do one stage, unless its inputs are unchanged and its outputs are there."""
+    recipe, folder = made.recipe, made.folder
+
+    def tell(what: str, done: float, total: float) -> None:
+        progress(f"{stage}: {what}", done, total)
+
+    inputs = inputs_of(stage, recipe, folder)
+    kept = stage in ("prepare", "plan") and has_trained(folder)
+    if stage != "report" and (kept or folder.stage_done(stage, inputs)):
+        tell("unchanged, kept as it is", 1, 1)
+        return
+    began = time.perf_counter()
+    stage_function(stage)(recipe, folder, tell)
+    folder.record_stage(stage, inputs, time.perf_counter() - began, outputs_of(stage, folder))
+    if stage == "plan":
+        write_text(folder.full_recipe, recipe.full_toml(decisions(folder)))
+
+
+def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
+    """The verb, imported only now: most of them load torch."""
+    from importlib import import_module
+
+    verb = getattr(import_module(f"danlu.stages.{stage}"), stage)
+    return (lambda recipe, folder, tell: verb(folder)) if stage == "report" else verb
+
+
+def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
+    """Fingerprint of all that a stage reads."""
+    read: list[Any] = [FORMAT, stage, recipe.seed]
+    if stage == "prepare":
+        stamp = getattr(recipe.data, "stamp", None)
+        read += [recipe.data, stamp() if stamp else None]
+    if stage in ("plan", "train"):
+        whole = recipe.model_dump(mode="json")
+        whole["evaluate"] = {k: v for k, v in whole["evaluate"].items() if k not in SCORING_ONLY}
+        read += [whole, read_json(folder.data / "card.json")["fingerprint"]]
+    if stage == "train":
+        read += [read_json(folder.plan)]
+    if stage == "evaluate":
+        read += [recipe.evaluate, recipe.task, sorted(p.name for p in folder.checkpoints.glob("step-*"))]
+    return fingerprint(read)
+
+
+def outputs_of(stage: str, folder: RunFolder) -> list[Path]:
+    """The files whose loss would make a stage run again. Checkpoints watch over themselves."""
+    places = {"prepare": folder.data, "evaluate": folder.evaluate}
+    if stage in places:
+        return [p for p in sorted(places[stage].rglob("*")) if p.is_file()]
+    return [folder.plan] if stage == "plan" else []
