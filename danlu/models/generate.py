@@ -146,7 +146,7 @@ class Window:
         """Scores of the token after the first n_tokens of each row. (B, V) float32."""
         scores_BV: Tensor
         start = window_start(n_tokens, self._context)
-        with torch.inference_mode():
+        with torch.no_grad():
             if self._cache is None or start != self._start:
                 self._cache = self._model.new_cache(len(known_BT))
                 self._start = self._n_shown = start

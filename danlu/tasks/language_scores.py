@@ -59,6 +59,20 @@ class Sums:
     n_bytes: Ints
     """(U,) bytes of the scored targets."""
 
+    @classmethod
+    def zeros(cls, n_units: int) -> Sums:
+        """Nothing yet."""
+        return cls(np.zeros(n_units), np.zeros(n_units, np.int64), np.zeros(n_units, np.int64))
+
+    def add(self, unit: Ints, nats: Floats, n_bytes: Ints) -> None:
+        """Count targets, given the unit of each. (n,) each."""
+        low = int(unit.min())
+        counts = np.bincount(unit - low)
+        here = slice(low, low + len(counts))
+        self.nats[here] += np.bincount(unit - low, nats)
+        self.n_targets[here] += counts
+        self.n_bytes[here] += np.bincount(unit - low, n_bytes).astype(np.int64)
+
     @property
     def loss(self) -> float:
         """Mean nats per target."""
@@ -71,7 +85,8 @@ class Sums:
 
     def grouped(self, starts: Ints) -> Sums:
         """Runs of units joined; `starts` holds the first unit of each group, ascending from 0."""
-        return Sums(*(np.add.reduceat(x, starts) for x in (self.nats, self.n_targets, self.n_bytes)))
+        parts = [np.add.reduceat(x, starts) for x in (self.nats, self.n_targets, self.n_bytes)]
+        return Sums(parts[0], parts[1], parts[2])
 
 
 @dataclass(frozen=True)
@@ -122,30 +137,26 @@ def validation_sums(
     windows = windows_of(text)
     if n_targets is not None:
         windows = windows.every(max(1, n_targets // text.context))
-    nats, sizes = np.zeros(len(windows.first)), np.zeros(len(windows.first), np.int64)
-    n_documents = len(text.documents) - 1
-    by_document = [np.zeros(n_documents), np.zeros(n_documents, np.int64), np.zeros(n_documents, np.int64)]
+    by_window, by_document = Sums.zeros(len(windows.first)), Sums.zeros(len(text.documents) - 1)
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for n_done, (rows, made) in enumerate(batches(text, windows, batch), start=1):
                 moved = made.to(device)
                 losses = task.loss_per_target(model(moved), moved).double().cpu().numpy()
                 targets = made.tensors["targets"].numpy()
                 n_bytes = byte_lengths(text, targets)
-                nats[rows], sizes[rows] = losses.sum(1), n_bytes.sum(1)
                 scored = targets >= 0
                 at = (windows.first[rows][:, None] + np.arange(targets.shape[1]))[scored]
                 document = np.searchsorted(text.documents, at, side="right") - 1
-                for total, values in zip(by_document, (losses[scored], None, n_bytes[scored]), strict=True):
-                    added = np.bincount(document - document.min(), values)
-                    total[document.min() :][: len(added)] += added.astype(total.dtype)
+                by_window.add(np.repeat(rows, windows.length[rows]), losses[scored], n_bytes[scored])
+                by_document.add(document, losses[scored], n_bytes[scored])
                 if progress is not None:
-                    progress("evaluate", min(n_done * batch, len(nats)), len(nats))
+                    progress("evaluate", min(n_done * batch, len(windows.first)), len(windows.first))
     finally:
         model.train(was_training)
-    return Sums(nats, windows.length, sizes), Sums(*by_document)
+    return by_window, by_document
 
 
 def batches(text: TokenText, windows: Windows, batch: int) -> Iterator[tuple[Ints, Batch]]:
@@ -153,6 +164,7 @@ def batches(text: TokenText, windows: Windows, batch: int) -> Iterator[tuple[Int
     apart are cut to the longest window of their batch, a stream keeps one shape."""
     import torch
 
+    before = -1 if text.document_end is None else text.document_end
     order = np.argsort(-windows.length, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
@@ -161,7 +173,7 @@ def batches(text: TokenText, windows: Windows, batch: int) -> Iterator[tuple[Int
         for row, (first, n) in enumerate(zip(windows.first[rows], windows.length[rows], strict=True)):
             targets[row, :n] = text.tokens[first : first + n]
             tokens[row, 1:n] = targets[row, : n - 1]
-            tokens[row, 0] = text.tokens[first - 1] if first else text.document_end
+            tokens[row, 0] = text.tokens[first - 1] if first else before
         tensors = {"tokens": torch.from_numpy(tokens), "targets": torch.from_numpy(targets)}
         yield rows, Batch(tensors, int(windows.length[rows].sum()))
 
