@@ -91,5 +91,5 @@ class AdamHRule:
             step = torch.zeros_like(p)
             # Adam's own step from zero at rate -1 is its direction.
             self.adam.update([step], [g], {slot: [state[slot][i]] for slot in ("mean", "square", "step")}, -1.0, free)
-            p.sub_(step.mul_(lr * norm / torch.linalg.vector_norm(step).clamp_min(TINY)))
+            p.addcmul_(step, norm / torch.linalg.vector_norm(step).clamp_min(TINY), value=-lr)
             p.mul_(norm / torch.linalg.vector_norm(p).clamp_min(TINY))

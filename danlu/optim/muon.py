@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz polynomial a x + b x^3 + c x^5, steep at 0 (Jordan 2024)."""
-N_STACK = 1 << 25
-"""Elements orthogonalised together at most, so that the copies stay small beside the model."""
+N_STACK = {"cpu": 1 << 19, "cuda": 1 << 25}
+"""Elements orthogonalised together: on a CPU what its cache holds (twice the speed of one by one at 128 x 512), on a
+GPU so many that the copies stay small beside the model."""
 
 
 class Muon(DecaySettings):
@@ -109,7 +110,7 @@ class MuonRule:
         wide = [u.mT if u.size(0) > u.size(1) else u for u in wide]
         if group.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * group.weight_decay)
-        for indices in same_shape(wide):
+        for indices in same_shape(wide, N_STACK["cpu" if wide[0].device.type == "cpu" else "cuda"]):
             stack = torch.stack([wide[i] for i in indices])
             turned = orthogonal(stack, self.ns_steps, self.number_type(stack))
             for i, u in zip(indices, turned, strict=True):
@@ -145,14 +146,14 @@ def has_native_bf16(device: torch.device) -> bool:
     return False
 
 
-def same_shape(matrices: list[Tensor]) -> list[list[int]]:
-    """Indices of matrices with one shape, at most N_STACK elements a batch, in order."""
+def same_shape(matrices: list[Tensor], n_elements: int) -> list[list[int]]:
+    """Indices of matrices with one shape, in order, in batches of two or of at most n_elements."""
     batches: list[list[int]] = []
     open_batch: dict[tuple[int, ...], list[int]] = {}
     for i, matrix in enumerate(matrices):
         shape = tuple(matrix.shape)
         batch = open_batch.get(shape)
-        if batch is None or (len(batch) + 1) * matrix.numel() > N_STACK:
+        if batch is None or (len(batch) >= 2 and (len(batch) + 1) * matrix.numel() > n_elements):
             batch = open_batch[shape] = []
             batches.append(batch)
         batch.append(i)

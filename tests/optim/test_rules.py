@@ -12,7 +12,7 @@ from torch import Tensor
 
 from danlu.optim import OPTIMIZERS
 from danlu.optim.driver import N_BLOCK
-from danlu.optim.muon import orthogonal
+from danlu.optim.muon import orthogonal, same_shape
 
 torch.set_num_threads(1)
 LR, DECAY, N_STEPS = 0.01, 0.1, 20
@@ -200,6 +200,13 @@ def test_muon_step_is_orthogonal(shape: tuple[int, ...], dtype: torch.dtype) -> 
     inner = u.mT @ out @ v.mT
     off = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
     assert off.abs().max() < (1e-4 if dtype == torch.float32 else 0.05)
+
+
+def test_muon_batches_by_shape_within_a_size() -> None:
+    shapes = [(4, 4), (4, 8), (4, 4), (4, 4), (4, 4), (4, 8), (4, 4)]
+    matrices = [torch.zeros(s) for s in shapes]
+    assert same_shape(matrices, 64) == [[0, 2, 3, 4], [1, 5], [6]]
+    assert same_shape(matrices, 1) == [[0, 2], [1, 5], [3, 4], [6]]
 
 
 def test_muon_survives_a_zero_gradient() -> None:
