@@ -141,7 +141,7 @@ class ExactDuplicates(Settings):
 class NearDuplicates(Settings):
     """Drops a row that is nearly the same as an earlier one: MinHash and banding (Broder 1997; Leskovec et al. 2014).
 
-    Rows are compared as sets of overlapping byte strings of the lower-cased text with white space collapsed.
+    Rows are compared as sets of overlapping byte strings of the lower-cased text without white space.
     Of rows linked by a chain of near-duplicates, the first one stays.
     """
 
