@@ -1,0 +1,120 @@
+"""The package of a run: what one needs to use its model elsewhere, and a card that claims only what was measured.
+
+package/weights.safetensors  card.json  tokenizer files  recipe.full.toml  scores.json  MODEL_CARD.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from typing import Any
+
+from safetensors.torch import save
+
+from danlu.base.contracts import DataCard, Metric, Scores
+from danlu.base.runfolder import RunFolder, write_bytes, write_json, write_text
+from danlu.base.units import short_count
+from danlu.trained import Trained
+
+TOKENIZER_FILES = ("tokenizer.json", "token_bytes.bin")
+
+
+def write_package(run: RunFolder, trained: Trained, scores: Scores) -> None:
+    """Write or replace every file of the package; each is either the old one or the new one."""
+    folder = run.path / "package"
+    folder.mkdir(exist_ok=True)
+    weights = {name: p.detach().cpu().contiguous() for name, p in trained.model.named_parameters()}
+    write_bytes(folder / "weights.safetensors", save(weights, {"format": "pt", "step": str(trained.step)}))
+    write_json(folder / "card.json", trained.card.model_dump(mode="json"))
+    for name in TOKENIZER_FILES:
+        if (run.data / name).is_file():
+            shutil.copyfile(run.data / name, folder / name)
+    write_text(folder / "recipe.full.toml", run.full_recipe.read_text(encoding="utf-8"))
+    write_json(folder / "scores.json", dataclasses.asdict(scores))
+    write_text(folder / "MODEL_CARD.md", model_card(trained, scores))
+
+
+def model_card(trained: Trained, scores: Scores) -> str:
+    """Markdown: the model, its data, its scores, its limits; from the run folder's evidence alone."""
+    parts = [
+        f"# {trained.recipe.name}",
+        described(trained),
+        "## Data",
+        *data_lines(trained.card),
+        "## Scores",
+        *score_table(scores),
+        *(f"- {note}" for note in scores.notes),
+        "## Limits",
+        *(f"- {limit}" for limit in limits(trained, scores)),
+        *sample_lines(scores),
+    ]
+    return "\n".join(line if line.startswith(("- ", "|")) else f"\n{line}\n" for line in parts).strip() + "\n"
+
+
+def described(trained: Trained) -> str:
+    """One sentence on what it is."""
+    settings: Any = trained.model.settings
+    n_parameters = sum(p.numel() for p in trained.model.parameters())
+    return (
+        f"A {settings.kind} language model of {short_count(n_parameters)} parameters ({n_parameters:,}): "
+        f"{settings.n_layers} layers, {settings.width} wide, {settings.n_heads} heads, a context of "
+        f"{settings.context} tokens, {trained.card.vocab_size:,} tokens of vocabulary. "
+        f"Trained for {trained.step:,} steps with {trained.recipe.optimizer.kind}."  # type: ignore[attr-defined]
+    )
+
+
+def data_lines(card: DataCard) -> list[str]:
+    """Where the text came from and what became of it."""
+    rejected = ", ".join(f"{n:,} {reason}" for reason, n in sorted(card.rows_rejected.items()) if n)
+    lines = [f"- Source: {card.source} ({card.rows_in:,} documents read, {card.rows_used:,} used)."]
+    lines += [f"- Left out: {rejected}."] if rejected else []
+    for name, split in card.splits.items():
+        counts = f"{split.n_documents:,} documents, {split.n_bytes:,} bytes, {split.n_tokens:,} tokens"
+        lines.append(f"- {name}: {counts}.")
+    return lines + [f"- Warning: {warning}" for warning in card.warnings]
+
+
+def score_table(scores: Scores) -> list[str]:
+    """Model and baselines on the same bytes."""
+    rows = [f"| {scores.split} split | bits per byte | 95% interval |", "|---|---|---|"]
+    rows.append(table_row("this model", scores.metrics["bits_per_byte"]))
+    ranked = sorted(scores.baselines.items(), key=lambda pair: pair[1]["bits_per_byte"].value)
+    rows += [table_row(name, metrics["bits_per_byte"]) for name, metrics in ranked]
+    loss = scores.metrics["loss"]
+    return [
+        *rows,
+        f"Loss: {loss.value:.4f} {loss.unit} ({loss.low:.4f} to {loss.high:.4f}), {scores.n_targets:,} targets.",
+    ]
+
+
+def table_row(name: str, metric: Metric) -> str:
+    """One line of the table."""
+    interval = "" if metric.low == metric.high else f"{metric.low:.4f} to {metric.high:.4f}"
+    return f"| {name} | {metric.value:.4f} | {interval} |"
+
+
+def limits(trained: Trained, scores: Scores) -> list[str]:
+    """What the evidence does not show."""
+    train = trained.card.splits["train"]
+    found = [
+        f"It has learned from {short_count(train.n_bytes)} bytes of {trained.card.source} and from nothing else: "
+        "expect little of other text.",
+        f"It sees at most {trained.limits.context} tokens at once.",
+        f"It was scored on the {scores.split} split alone, by how well it predicts text; whether what it writes is "
+        "true, safe or useful was not measured.",
+        "It may repeat its training text word for word.",
+    ]
+    if scores.split == "validation":
+        found.append("The checkpoint was chosen on this same split, which favours it a little.")
+    if not scores.beats_baselines:
+        found.append("It does not clearly beat its baselines.")
+    return found
+
+
+def sample_lines(scores: Scores) -> list[str]:
+    """The first sample, as it came."""
+    if not scores.samples:
+        return []
+    first = scores.samples[0]
+    text = "\n".join(f"    {line}" for line in (first["prompt"] + first["text"]).splitlines())
+    return ["## Sample", f"First {len(first['prompt'])} characters given; {first['settings']}; not selected.", text]

@@ -1,0 +1,147 @@
+"""Evaluate: the best checkpoint on the whole split, against baselines on the same bytes, with intervals and samples.
+
+Writes evaluate/scores.json and the package. Every number says how it was made in `notes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from danlu.base.contracts import Metric, Progress, Scores
+from danlu.base.errors import UserError
+from danlu.base.runfolder import RunFolder, write_json
+from danlu.data.shards import open_split
+from danlu.models.generate import generate
+from danlu.models.sampling import Sampling
+from danlu.package import write_package
+from danlu.recipe import Recipe
+from danlu.sections import Evaluate
+from danlu.stages.evaluate_baselines import Resampling, baseline_metrics
+from danlu.tasks.intervals import units
+from danlu.tasks.language_scores import TokenText, validation_sums
+from danlu.trained import Trained, load_model
+
+TOKENS_AT_ONCE = 16_384
+"""Tokens that go through the model together."""
+PROMPT_CHARACTERS = 60
+
+
+def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
+    """Score, compare, sample, write."""
+    settings = recipe.evaluate
+    trained = load_model(run, recipe)
+    text, train = split_text(trained, run, settings.on), split_text(trained, run, "train")
+    batch = max(1, TOKENS_AT_ONCE // text.context)
+    by_window, by_document = validation_sums(trained.model, recipe.task, text, batch, trained.device, None, progress)
+    if not by_window.n_targets.sum():
+        raise UserError(f"evaluate.on: the {settings.on} split", "holds nothing to score", fix="give it more text")
+    chosen = units(len(by_document.nats), len(by_window.nats))
+    resampling = Resampling(chosen, settings.bootstrap, recipe.seed)
+    sums = by_document if chosen.by == "documents" else by_window
+    metrics = {"bits_per_byte": resampling.bits_per_byte(sums), "loss": resampling.loss(sums)}
+    progress("baselines", 0, 1)
+    baselines, notes = baseline_metrics(train, text, trained.tokenizer.decode, resampling)
+    beaten, verdict = compared(metrics["bits_per_byte"], baselines, len(chosen.starts))
+    progress("samples", 0, 1)
+    scores = Scores(
+        split=settings.on,
+        metrics=metrics,
+        baselines=baselines,
+        beats_baselines=beaten,
+        n_targets=int(by_window.n_targets.sum()),
+        samples=samples(trained, text, settings),
+        notes=(verdict, *trained.notes, denominators(text, sums.n_bytes.sum()), chosen.method, *notes),
+    )
+    run.evaluate.mkdir(parents=True, exist_ok=True)
+    write_json(run.evaluate / "scores.json", dataclasses.asdict(scores))
+    write_package(run, trained, scores)
+    return scores
+
+
+def split_text(trained: Trained, run: RunFolder, split: str) -> TokenText:
+    """A split as the model was trained to see it."""
+    if split not in trained.card.splits:
+        known = ", ".join(trained.card.splits)
+        raise UserError("evaluate.on", f"must be a split of the data ({known})", got=split, fix="set data.split")
+    shard, data = open_split(run.data, split), trained.recipe.data
+    return TokenText(
+        tokens=shard.tokens,
+        documents=shard.documents,
+        token_bytes=trained.tokenizer.token_bytes,
+        context=trained.limits.context,
+        document_end=trained.card.document_end,
+        pack=getattr(data, "pack", "stream"),
+    )
+
+
+def compared(model: Metric, baselines: dict[str, dict[str, Metric]], n_units: int) -> tuple[bool, str]:
+    """Whether the model's interval lies below the best baseline, and the sentence that says so."""
+    values = {name: metrics["bits_per_byte"].value for name, metrics in baselines.items()}
+    name = min(values, key=lambda known: values[known])
+    beaten = model.high < values[name]
+    not_beaten = [f"{other} ({values[other]:.3f})" for other in values if model.high >= values[other]]
+    said = "It beats every baseline" if beaten else f"It does not beat {', '.join(not_beaten)}"
+    doubt = "" if n_units > 1 else " There is too little text for an interval."
+    return beaten, f"{said}: {model.value:.3f} bits per byte ({model.low:.3f} to {model.high:.3f}).{doubt}"
+
+
+def denominators(text: TokenText, n_bytes: int) -> str:
+    """What the losses are divided by."""
+    if text.pack == "separate":
+        unscored = "The first token of each document is context only."
+    elif text.document_end is None:
+        unscored = "The first token of the split is context only."
+    else:
+        unscored = "Every token is scored once."
+    ends = " The loss of document ends counts; they add no bytes." if text.document_end is not None else ""
+    return f"Bits per byte are over {int(n_bytes):,} UTF-8 bytes in windows of {text.context} tokens. {unscored}{ends}"
+
+
+def samples(trained: Trained, text: TokenText, settings: Evaluate) -> tuple[dict[str, str], ...]:
+    """Continuations of the given prompts, or of beginnings found in the split."""
+    prompts = list(settings.prompts) or beginnings(trained, text, settings.samples)
+    if not prompts:
+        return ()
+    sampling = Sampling(
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k or None,
+        seed=trained.recipe.seed,
+    )
+    found = generate(trained.model, trained.tokenizer, prompts, sampling, trained.limits)
+    return tuple({"prompt": c.prompt, "text": c.text, "settings": str(sampling)} for c in found)
+
+
+def beginnings(trained: Trained, text: TokenText, n_prompts: int) -> list[str]:
+    """First words of evenly spaced documents; inside a document, of a line, when there are fewer documents."""
+    n_documents, n_tokens = len(text.documents) - 1, len(text.tokens)
+    prompts = []
+    for number in range(n_prompts):
+        if n_documents >= n_prompts:
+            start = int(text.documents[number * n_documents // n_prompts])
+            piece = decoded(trained, text, start)
+        else:
+            piece = decoded(trained, text, number * n_tokens // n_prompts).partition("\n")[2]
+        if words := first_words(piece):
+            prompts.append(words)
+    return prompts
+
+
+def decoded(trained: Trained, text: TokenText, start: int) -> str:
+    """About the next 200 tokens as text, up to a document end."""
+    tokens: list[Any] = text.tokens[start : start + 200].tolist()
+    if text.document_end in tokens:
+        tokens = tokens[: tokens.index(text.document_end)]
+    return str(trained.tokenizer.decode(tokens))
+
+
+def first_words(text: str) -> str:
+    """The first line with words, cut after a word at about PROMPT_CHARACTERS."""
+    line = next((line.rstrip() for line in text.lstrip("�").splitlines() if re.search(r"\w", line)), "")
+    return (
+        line
+        if len(line) <= PROMPT_CHARACTERS
+        else re.sub(r"\s*\S*$", "", line[:PROMPT_CHARACTERS]) or line[:PROMPT_CHARACTERS]
+    )
