@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ class RowLog:
         self._size = 0
         self._pending = bytearray()
         self._failing = False
+        self._lock = threading.Lock()
+        """Training appends while the checkpoint thread syncs."""
 
     def _append(self, row: bytes) -> str | None:
         """Write a row; the first failure in a row of them is returned as one sentence."""

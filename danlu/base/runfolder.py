@@ -162,11 +162,12 @@ class RunFolder:
             if fd in _held:  # not in a forked child
                 _held.discard(fd)
                 os.ftruncate(fd, 0)
+                fcntl.flock(fd, fcntl.LOCK_UN)  # also for children that have not let go yet
                 os.close(fd)
 
     def _write_identity(self) -> None:
         found = self._read_manifest()
-        if not self.manifest.exists() or (self._identity and self._identity.items() - found.items()):
+        if not self.manifest.exists() or any(found.get(k) != v for k, v in self._identity.items()):
             write_json(self.manifest, found | self._identity)
 
     def _read_manifest(self) -> dict[str, Any]:

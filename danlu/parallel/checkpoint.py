@@ -74,7 +74,7 @@ class CheckpointWriter:
             raise UserError("checkpoint.keep", "must be at least 1", got=keep)
         self.folder, self.keep, self.asynchronous = Path(folder), keep, asynchronous
         self.last_step: int | None = None
-        """Newest step that is safely on the disk, as far as this writer knows."""
+        """Newest step that this writer has put safely on the disk."""
         self._before_publish = before_publish
         self._groups: dict[str, _Group] = {}
         self._good: set[int] = set()
@@ -208,7 +208,8 @@ class CheckpointWriter:
         self._n_failures += 1
         with suppress(OSError):  # the next writer tries again
             restore_replaced(self.folder)
-        last = "there is none before it" if self.last_step is None else f"the last good one is step {self.last_step}"
+        good = next(filter(self._is_good, steps_in(self.folder)), None)
+        last = "there is none before it" if good is None else f"the last good one is step {good}"
         reason = f"The checkpoint of step {step} could not be written ({error.strerror}); {last}."
         self._events.append(reason)
         if self._n_failures >= _MAX_FAILURES:
@@ -225,11 +226,16 @@ class CheckpointWriter:
             wanted = len(kept) < self.keep or (self._is_best(path) and not any(map(self._is_best_step, kept)))
             if not wanted:
                 self._remove(path)
-            elif step in self._good or not (faults := verify(path)):
-                self._good.add(step)
+            elif self._is_good(step):
                 kept.append(step)
             else:
-                self._events.append(set_aside(path, faults[0]))
+                self._events.append(set_aside(path, verify(path)[0]))
+
+    def _is_good(self, step: int) -> bool:
+        """Verified once, or written by this writer."""
+        if step not in self._good and not verify(self.folder / folder_name(step)):
+            self._good.add(step)
+        return step in self._good
 
     def _is_best_step(self, step: int) -> bool:
         return self._is_best(self.folder / folder_name(step))
