@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +131,8 @@ def test_tables_load_no_torch() -> None:
     made = "[c() for c in (o.OPTIMIZERS | o.SCHEDULES).values()]"
     code = f"import sys, danlu.optim as o; {made}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_the_guide_names_every_member() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guides/optimizers.md").read_text(encoding="utf-8")
+    assert [kind for kind in (*OPTIMIZERS, *SCHEDULES) if f"| `{kind}` |" not in guide] == []
