@@ -34,6 +34,7 @@ function short(v) {
 function clock(s) {
   if (!good(s)) return "–";
   if (s < 60) return +s.toPrecision(3) + " s";
+  s = Math.round(s);
   const two = (n) => String(Math.floor(n)).padStart(2, "0");
   return s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)} min` : `${Math.floor(s / 3600)}:${two((s % 3600) / 60)} h`;
 }
@@ -141,7 +142,8 @@ function listen(f, tell) {
     hair.setAttribute("x2", at);
     hair.setAttribute("visibility", view.at === null ? "hidden" : "visible");
     dots.replaceChildren();
-    const words = [["", `step ${curves.step[i].toLocaleString("en")} · ${clock(curves.elapsed[i])}`], ...tell(i, view.at === null ? null : dots, at)];
+    const step = [["", `step ${curves.step[i].toLocaleString("en")} · ${clock(curves.elapsed[i])}`]];
+    const words = [...(f.quiet ? [] : step), ...tell(i, view.at === null ? null : dots, at)];
     readout.replaceChildren(...words.map(([kind, text]) => {
       const span = document.createElement("span");
       if (kind) span.className = "key " + kind;
@@ -212,10 +214,14 @@ function lines(figure, spec) {
       draw(g, "path", { d: d || `M${at - 1.2} ${b - 7}h2.4v7h-2.4z`, class: "mark " + kind });
     }
   }
+  f.quiet = !spec.marks; // the step is told once, above the loss
   return listen(f, (i, dots, at) => {
     const words = [[spec.key, `${spec.words.toLowerCase()} ${spec.format(spec.line[i])}`]];
     if (dots && good(spec.line[i])) draw(dots, "circle", { cx: at, cy: y(spec.line[i]), r: 3.5, class: "dot " + spec.key });
-    if (spec.band && curves.step[i]) words.push(["band " + spec.key, `${spec.format(spec.band[0][i])} to ${spec.format(spec.band[1][i])}`]);
+    if (spec.band && spec.marks) {
+      const [from, to] = [spec.band[0][i], spec.band[1][i]].map(spec.format);
+      words.push(["band " + spec.key, from === to ? `this step ${from}` : `these steps ${from} to ${to}`]);
+    }
     if (spec.points && spec.points.step.length && spec.points.step[0] <= curves.step[i]) {
       words.push(["validation", `validation ${spec.format(spec.points.loss[indexAt(spec.points.step, curves.step[i])])}`]);
     }
@@ -231,6 +237,7 @@ function stack(figure) {
   const sorted = totals.slice().sort((a, b) => a - b);
   const high = Math.min(sorted[sorted.length - 1], 2.5 * sorted[Math.floor(sorted.length * 0.5)]) * 1.06; // rare slow steps run off the top
   const y = scale(0, high, f.box.bottom, f.box.top, false, 4);
+  yAxis(f, y, brief);
   const px = xs(curves).map((v) => f.x(Math.max(v, view.logX ? 1e-3 : 0))), g = clipped(f, "times");
   let base = totals.map(() => 0);
   for (const n of names) {
@@ -239,7 +246,6 @@ function stack(figure) {
     draw(g, "path", { d, class: "area part-" + n });
     base = next;
   }
-  yAxis(f, y, brief);
   return listen(f, (i) => names.filter((n) => curves.times[n][i] > 0).map((n) => ["part-" + n, `${n} ${brief(curves.times[n][i])}`]));
 }
 
@@ -277,7 +283,7 @@ function heat(figure, name) {
   }));
   draw(f.svg, "image", { href: canvas.toDataURL(), x: left, y: f.box.top, width: w / ratio, height: rows.length * cell, preserveAspectRatio: "none", class: "heat" });
   const every = Math.ceil(11 / cell);
-  rows.forEach((row, r) => r % every === 0 && draw(f.svg, "text", { x: left - 6, y: f.box.top + (r + 0.5) * cell + 3.5, "text-anchor": "end", class: "label mono" }, cut(row, small ? 15 : 22)));
+  rows.forEach((row, r) => r % every === 0 && draw(f.svg, "text", { x: left - 6, y: f.box.top + (r + 0.5) * cell + 3.5, "text-anchor": "end", class: "label mono" }, small ? cut(row.replace(/^blocks\./, ""), 15) : cut(row, 22)));
   const format = share ? (v) => short(v * 100) + "%" : short;
   let under = null;
   f.svg.addEventListener("pointermove", (e) => { const b = f.svg.getBoundingClientRect(); under = Math.floor((((e.clientY - b.top) / b.height) * f.height - f.box.top) / cell); });

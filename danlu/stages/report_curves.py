@@ -24,6 +24,21 @@ SIGNALS = ("grad_norm", "update_ratio", "dead_frac")
 """Per-layer signals, each drawn as one heat map."""
 N_EVEN, N_GEOMETRIC, N_COLUMNS, N_VALIDATIONS, N_EVENTS = 700, 250, 160, 600, 200
 """Most buckets by each spacing, heat-map columns, validation points and events that the page shows."""
+TROUBLE = (
+    "spike",
+    "skip",
+    "not finite",
+    "vanish",
+    "explod",
+    "dead",
+    "full",
+    "fail",
+    "roll",
+    "aside",
+    "cannot",
+    "passed",
+)
+"""Words of sentences that tell of something gone wrong."""
 
 Floats = NDArray[np.float64]
 
@@ -186,7 +201,7 @@ def bucket_means(values: Floats, starts: NDArray[np.int64]) -> Floats:
 def event_kind(text: str) -> str:
     """What a sentence in the log is about: trouble, saved, resumed or note. Picks its mark on the curve."""
     lowered = text.lower()
-    if any(w in lowered for w in ("spike", "skip", "not finite", "nan", "vanish", "explod", "full", "fail", "roll")):
+    if any(w in lowered for w in TROUBLE):
         return "trouble"
     if "resum" in lowered:
         return "resumed"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from danlu.base.contracts import DataCard, Metric, Scores
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, read_json
+from danlu.base.settings import Chosen, Settings
 from danlu.stages.report_curves import Training, read_training
 
 Part = TypeVar("Part")
 LOWER_IS_BETTER = ("loss", "bits", "perplexity", "error", "nats", "mse", "mae")
 """A metric whose name holds one of these is better when it is lower."""
+
+
+RAN_WITH = ("device", "threads", "precision", "operations", "attention", "compile", "batch", "micro_batch")
+"""What the plan settled about how the machine is used."""
 
 
 class Reading(BaseModel):
@@ -127,11 +132,20 @@ def gather(run: RunFolder) -> Evidence:
     evidence.plan = part(evidence, run.plan, TypeAdapter(PlanRecord)) if raw_plan else None
     evidence.scores = part(evidence, run.evaluate / "scores.json", TypeAdapter(Scores))
     evidence.training = read_training(run.train / "metrics.jsonl")
-    for source in (raw_plan, raw_manifest):
+    evidence.environment = environment(raw_plan, raw_manifest)
+    return evidence
+
+
+def environment(plan: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The machine and the versions, and how the training ran on them, wherever a stage wrote them down."""
+    found: dict[str, Any] = {}
+    for source in (plan, manifest):
         for key in ("hardware", "machine", "environment"):
             if isinstance(source.get(key), Mapping):
-                evidence.environment |= source[key]
-    return evidence
+                found |= source[key]
+    choices = plan.get("choices")
+    chosen = choices if isinstance(choices, Mapping) else {}
+    return found | {key: chosen[key] for key in RAN_WITH if key in chosen}
 
 
 def part(evidence: Evidence, path: Path, reader: TypeAdapter[Part]) -> Part | None:
@@ -163,7 +177,14 @@ def read_settings(evidence: Evidence, path: Path) -> list[SettingRow]:
         return []
     origins = read_origins(text)
     known = meanings(values)
-    return [SettingRow(n, v, origins.get(n, ""), known.get(n, "")) for n, v in flat(values)]
+    return [SettingRow(name, value, origin_of(name, origins), known.get(name, "")) for name, value in flat(values)]
+
+
+def origin_of(name: str, origins: Mapping[str, str]) -> str:
+    """Of the setting, or of the list or table it stands in when that was written on one line."""
+    while name not in origins and "." in name:
+        name = name.rpartition(".")[0]
+    return origins.get(name, "")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -210,4 +231,36 @@ def split_comment(line: str) -> tuple[str, str]:
 
 def meanings(values: Mapping[str, Any]) -> dict[str, str]:
     """The docstring of every setting in `values`, by dotted name."""
-    return {}
+    from danlu.recipe import Recipe
+
+    return described(Recipe, values, "")
+
+
+def described(cls: type[BaseModel], values: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """Docstrings of one section's settings and of the sections inside it; what the class does not know is left out."""
+    out: dict[str, str] = {}
+    for key, value in values.items():
+        field_ = cls.model_fields.get(key)
+        if field_ is None:
+            continue
+        out[f"{prefix}{key}"] = " ".join((field_.description or "").split())
+        inner = value if isinstance(value, list) else [value]
+        for i, item in enumerate(inner):
+            section = section_class([*field_.metadata, field_.annotation], item) if isinstance(item, dict) else None
+            if section is not None:
+                place = f"{prefix}{key}.{i}." if isinstance(value, list) else f"{prefix}{key}."
+                out |= described(section, item, place)
+    return out
+
+
+def section_class(hints: Iterable[Any], value: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The settings class that a section's values belong to, found in a field's annotation (tuples and unions too)."""
+    for hint in hints:
+        if isinstance(hint, Chosen):
+            return hint.table.get(str(value.get("kind", hint.default)))
+        if isinstance(hint, type) and issubclass(hint, Settings) and hint is not Settings:
+            return hint
+        inside = [*getattr(hint, "__metadata__", ()), *get_args(hint)]
+        if inside and (found := section_class(inside, value)) is not None:
+            return found
+    return None

@@ -70,6 +70,14 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
+def fixed(value: float, like: float) -> str:
+    """`value` with as many decimals as four significant digits of `like` need, so that columns of numbers line up."""
+    if not (math.isfinite(value) and math.isfinite(like)):
+        return str(value)
+    decimals = 3 - math.floor(math.log10(abs(like))) if like else 3
+    return f"{value:,.{max(decimals, 0)}f}" if decimals <= 6 else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """0.0061 -> "6.1 ms"; 181.4 -> "3 min 1 s"; 90061 -> "25 h 1 min"."""
     if not math.isfinite(seconds):

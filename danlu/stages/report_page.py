@@ -11,7 +11,7 @@ from danlu.base.contracts import Metric
 from danlu.base.units import short_count
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
 from danlu.stages.report_evidence import Evidence, lower_is_better
-from danlu.stages.report_html import Html, duration, join, number, percent, size, tag
+from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
 from danlu.stages.report_tables import data, decisions, settings
 from danlu.stages.report_verdict import Finding, findings, spread, unit_of, verdict
 
@@ -44,7 +44,7 @@ def title(evidence: Evidence) -> str:
     if evidence.headline is None:
         return f"{evidence.name} · danlu"
     metric, score = evidence.headline
-    return f"{evidence.name}: {number(score.value)} {unit_of(metric, score)} · danlu"
+    return f"{evidence.name}: {fixed(score.value, score.value)} {unit_of(metric, score)} · danlu"
 
 
 def body(evidence: Evidence) -> Html:
@@ -117,7 +117,7 @@ def score_bars(evidence: Evidence) -> Html | None:
     better = "lower is better" if lower else "higher is better"
     caption = tag("figcaption", tag("b", unit_of(metric, score)), f" on {evidence.scores.split}, {better}")
     others = [
-        tag("li", tag("span", unit_of(n, m)), tag("b", number(m.value)), spread(m))
+        tag("li", tag("span", unit_of(n, m)), tag("b", fixed(m.value, m.value)), spread(m))
         for n, m in evidence.scores.metrics.items()
         if n != metric
     ]
@@ -132,7 +132,7 @@ def score_bar(name: str, score: Metric, most: float, ours: bool) -> Html:
     whisker = tag("i", style=f"left:{left:.2f}%;width:{max(right - left, 0.0):.2f}%") if right > left else None
     width = max(0.0, min(100.0, 100 * score.value / most))
     track = tag("span", tag("span", style=f"width:{width:.2f}%", class_="fill"), whisker, class_="track")
-    value = tag("span", tag("b", number(score.value)), tag("small", spread(score)), class_="value")
+    value = tag("span", tag("b", fixed(score.value, score.value)), tag("small", spread(score)), class_="value")
     return tag("li", tag("span", name, class_="name"), track, value, class_="ours" if ours else None)
 
 
@@ -262,7 +262,11 @@ def events(evidence: Evidence) -> Html | None:
 def environment(evidence: Evidence) -> Html | None:
     """Versions and machine, and what each stage took."""
     rows = [
-        tag("div", tag("dt", key.replace("_", " ")), tag("dd", shown_fact(key, v)))
+        tag(
+            "div",
+            tag("dt", key.removeprefix("n_").removesuffix("_bytes").replace("_", " ")),
+            tag("dd", shown_fact(key, v)),
+        )
         for key, v in evidence.environment.items()
         if isinstance(v, str | int | float)
     ]
@@ -271,8 +275,8 @@ def environment(evidence: Evidence) -> Html | None:
             "tr",
             tag("th", name, scope="row"),
             tag("td", duration(float(record.get("seconds") or 0))),
-            tag("td", day(str(record.get("finished", "")))),
-            tag("td", tag("code", str(record.get("inputs", ""))[:16])),
+            tag("td", str(record.get("finished", ""))[:16].replace("T", " ")),
+            tag("td", tag("code", str(record.get("inputs", ""))[:8])),
         )
         for name, record in stages(evidence).items()
     ]

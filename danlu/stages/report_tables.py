@@ -6,6 +6,7 @@ import math
 from itertools import groupby
 
 from danlu.base.contracts import DataCard, StationCard
+from danlu.base.units import short_count
 from danlu.stages.report_evidence import Decision, Evidence, SettingRow, Timing
 from danlu.stages.report_html import Html, duration, join, number, percent, size, tag
 
@@ -44,9 +45,9 @@ def station(card: StationCard, most: int) -> tuple[Html | None, ...]:
     dropped = sum(card.n_dropped.values())
     name = STATION_WORDS.get(card.name, card.name.replace("_", " "))
     row = flow_row(name, card.n_in - dropped, dropped, most)
-    reasons = [f"{n:,} {reason}" for reason, n in sorted(card.n_dropped.items(), key=lambda pair: -pair[1])]
+    reasons = [f"{reason}: {n:,}" for reason, n in sorted(card.n_dropped.items(), key=lambda pair: -pair[1])]
     if card.n_changed:
-        reasons.append(f"{card.n_changed:,} changed and passed on")
+        reasons.append(f"changed and passed on: {card.n_changed:,}")
     why = tag("span", "; ".join(reasons), class_="why") if reasons else None
     examples = [
         tag("li", tag("b", e.get("row", "")), " ", e.get("reason", ""), tag("pre", e.get("text", ""), dir="auto"))
@@ -111,13 +112,15 @@ def decisions(evidence: Evidence) -> Html | None:
         for key, words, shown in (
             ("train_s", "training time", duration),
             ("peak_bytes", "memory at its peak", size),
-            ("flops_per_token", "operations a token", number),
+            ("flops_per_token", "operations a token", short_count),
         )
         if (value := plan.predictions.get(key)) is not None
     ]
     return join(
         tag("div", *cards, class_="decisions") if cards else None,
-        join(tag("h3", "Timed, and the fastest taken"), tag("div", *timed, class_="small-charts")) if timed else None,
+        join(tag("h3", "Timed on this machine, the fastest marked"), tag("div", *timed, class_="small-charts"))
+        if timed
+        else None,
         join(tag("h3", "Predicted before training"), tag("dl", *predicted, class_="pairs")) if predicted else None,
     )
 

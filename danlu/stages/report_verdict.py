@@ -10,11 +10,12 @@ from danlu.base.contracts import Metric
 from danlu.base.units import short_count
 from danlu.stages.report_curves import event_kind
 from danlu.stages.report_evidence import Evidence, lower_is_better
-from danlu.stages.report_html import Html, duration, join, number, percent, tag
+from danlu.stages.report_html import Html, duration, fixed, join, number, percent, tag
 
 UNITS = {"bits_per_byte": "bits per byte", "loss": "nats per token", "perplexity": "perplexity"}
-STILL_FALLING, ROSE, WAITED, MISSED = 0.01, 0.01, 0.1, 0.25
-"""Shares that make a finding: validation fell in the last fifth, rose after its best, data wait, prediction missed."""
+STILL_FALLING, ROSE, WAITED, BUSY, MISSED = 0.01, 0.01, 0.1, 0.85, 0.25
+"""Shares that make a finding: validation fell in the last fifth, rose after its best, waiting for data, computing,
+prediction missed."""
 
 
 class Finding(NamedTuple):
@@ -31,7 +32,7 @@ def unit_of(metric: str, score: Metric) -> str:
 
 def spread(score: Metric) -> str:
     """[1.90, 1.94], or nothing where the score has no interval."""
-    return f" [{number(score.low)}, {number(score.high)}]" if score.high > score.low else ""
+    return f" [{fixed(score.low, score.value)}, {fixed(score.high, score.value)}]" if score.high > score.low else ""
 
 
 def trained(evidence: Evidence) -> Html:
@@ -57,7 +58,7 @@ def verdict(evidence: Evidence) -> Html:
             said = "Not scored yet. "
         return tag("p", tag("strong", said), trained(evidence), class_="verdict")
     metric, score = evidence.headline
-    first = f"{evidence.scores.split.capitalize()} {number(score.value)} {unit_of(metric, score)}"
+    first = f"{evidence.scores.split.capitalize()} {fixed(score.value, score.value)} {unit_of(metric, score)}"
     return tag("p", tag("strong", first), spread(score), compared(evidence), " ", trained(evidence), class_="verdict")
 
 
@@ -71,12 +72,13 @@ def compared(evidence: Evidence) -> Html:
     gap = best.value - score.value if lower else score.value - best.value
     side = ("below" if lower else "above") if gap > 0 else ("above" if lower else "below")
     apart = score.high < best.low if lower else score.low > best.high
-    name = f" the best baseline ({rival}, {number(best.value)})"
+    name = f" the best baseline ({rival}, {fixed(best.value, score.value)})"
+    far = fixed(abs(gap), score.value)
     if gap > 0 and apart:
-        return join(f", {number(abs(gap), 3)} {side}{name}.")
+        return join(f", {far} {side}{name}.")
     if gap > 0:
-        return join(f", {number(abs(gap), 3)} {side}{name}, but the intervals overlap: better is not shown.")
-    return join(", ", tag("em", f"{number(abs(gap), 3)} {side}{name}"), ": it has not beaten it.")
+        return join(f", {far} {side}{name}, but the intervals overlap: better is not shown.")
+    return join(", ", tag("em", f"{far} {side}{name}"), ": it has not beaten it.")
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -109,7 +111,7 @@ def of_training(evidence: Evidence) -> Iterator[Finding]:
     best_step, best = training.best
     final = training.last[1]
     before = next((v for s, v in points if s >= 0.8 * training.n_steps), None)
-    if final > best * (1 + ROSE):
+    if final > best * (1 + ROSE) and best_step <= 0.8 * training.n_steps:
         text = f"Validation was lowest at step {best_step:,} ({number(best)}) and rose to {number(final)}: overfitting."
         yield Finding("warn", text)
     elif before and before - final > STILL_FALLING * abs(before):
@@ -132,7 +134,7 @@ def of_time(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("warn", f"{percent(waited)} of the time was spent waiting for data: give it more workers.")
         else:
             text = f"{percent(busy)} of the time went into forward, backward and update; {percent(waited)} into data."
-            yield Finding("good", text)
+            yield Finding("good" if busy > BUSY else "plain", text)
     predicted = evidence.plan.predictions.get("train_s") if evidence.plan else None
     took = evidence.training.columns["elapsed_s"][-1]
     if predicted and math.isfinite(took) and took > 0 and evidence.scores:
