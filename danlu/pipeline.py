@@ -147,9 +147,10 @@ def train_steps(
 
 def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()) -> Check:
     """What a run would be: shapes, counts, memory, disk; nothing is written and the data are not read through."""
+    found, _ = loaded(recipe, sets, allow_code)
     from danlu.stages.check import check as look
 
-    return look(loaded(recipe, sets, allow_code)[0])
+    return look(found)
 
 
 def loaded(
@@ -159,6 +160,8 @@ def loaded(
     if isinstance(recipe, Recipe):
         return recipe, None
     path = Path(recipe)
+    if not str(recipe):
+        raise UserError("RECIPE|RUN", "must name a file or a folder", got="")
     try:
         is_folder = path.is_dir()
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from danlu.base.errors import UserError, near_names, shown
+from danlu.base.errors import UserError, fold, near_names, shown, slips
 from danlu.base.settings import Chosen, Settings
 
 Sections = Mapping[str, type[Settings]]
@@ -64,7 +64,7 @@ def refusal(
     def rank(path: tuple[str, ...]) -> tuple[int, int]:
         kind = groups[path][0]["type"]
         if kind == "extra_forbidden":
-            return 0, 0 if near_names(places[path].field, places[path].owner.model_fields) else 1
+            return 0, min(slips(fold(places[path].field), fold(k)) for k in places[path].owner.model_fields)
         return (1 if kind in KIND_FAULTS else 3 if kind == "missing" else 2), 0
 
     worst = min(groups, key=rank)

@@ -92,7 +92,7 @@ class RunFolder:
         return run
 
     def _is_run(self) -> bool:
-        return any(p.exists() for p in (self.manifest, self.recipe, self.path / "lock"))
+        return any(p.exists() for p in (self.manifest, self.path / "lock"))
 
     @property
     def recipe(self) -> Path:
