@@ -15,7 +15,7 @@ from danlu.base.settings import Chosen, Settings
 from danlu.base.units import BytesSetting, CountSetting
 
 if TYPE_CHECKING:
-    from danlu.data.encoding import Tokenizer
+    from danlu.data.encoders import Tokenizer
 
 
 class Bytes(Settings):
@@ -88,7 +88,7 @@ def fit(settings: Settings, texts: Iterator[str], document_end: bool, folder: Pa
     """
     card: dict[str, Any] = settings.model_dump(mode="json") | {"file": "tokenizer.json", "document_end": None}
     path = folder / "tokenizer.json"
-    from danlu.data.encoding import trained_pieces
+    from danlu.data.encoders import trained_pieces
 
     if isinstance(settings, Bytes | Characters):
         content: dict[str, Any] = {"kind": settings.kind, "document_end": document_end}
@@ -114,7 +114,7 @@ def fit(settings: Settings, texts: Iterator[str], document_end: bool, folder: Pa
 
 def load(card: DataCard | Mapping[str, Any], folder: Path) -> Tokenizer:
     """The tokenizer that a data folder was made with. `card`: the DataCard, or its `tokenizer` part."""
-    from danlu.data.encoding import ByteTokenizer, CharacterTokenizer, PieceTokenizer
+    from danlu.data.encoders import ByteTokenizer, CharacterTokenizer, PieceTokenizer
 
     described: Mapping[str, Any] = card.tokenizer if isinstance(card, DataCard) else card
     path = folder / described["file"]
@@ -137,7 +137,7 @@ def alphabet(texts: Iterable[str]) -> str:
 
 
 def _read(path: Path) -> Any:
-    from danlu.data.encoding import PieceTokenizer
+    from danlu.data.encoders import PieceTokenizer
 
     if not path.is_file():
         raise UserError("data.tokenizer.path", "must be a tokenizer.json file", got=str(path), fix="check the path")

@@ -1,0 +1,87 @@
+"""Cleaned rows on disk between two passes, so that what needs the whole corpus first costs no memory."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_HEAD = struct.Struct("<BIQQ")
+
+
+class SpooledRow(NamedTuple):
+    """One row as it lies on disk."""
+
+    number: int
+    """Place in the spool, from 0."""
+    split: int
+    """Number of the split it was read for, when those are given."""
+    name: str
+    """Row name."""
+    n_characters: int
+    """Length of the text in code points."""
+    text: bytes
+    """UTF-8."""
+
+
+class Spool:
+    """Rows written once, read in order any number of times. Memory: 16 bytes per row (offset and content hash)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("w+b", buffering=1 << 20)
+        self._offsets = array("Q")
+        self._hashes = array("Q")
+        self._end = 0
+        self.n_bytes = self.n_characters = 0
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """(n_rows,) uint64: XXH3 of each text."""
+        return np.array(self._hashes, dtype=np.uint64)
+
+    def add(self, name: str, text: bytes, n_characters: int, split: int = 0) -> None:
+        """Append a row."""
+        from xxhash import xxh3_64_intdigest
+
+        label = name.encode("utf-8", "surrogateescape")
+        self._file.write(_HEAD.pack(split, len(label), n_characters, len(text)))
+        self._file.write(label)
+        self._file.write(text)
+        self._offsets.append(self._end)
+        self._hashes.append(xxh3_64_intdigest(text))
+        self._end += _HEAD.size + len(label) + len(text)
+        self.n_bytes += len(text)
+        self.n_characters += n_characters
+
+    def rows(self, keep: np.ndarray | None = None) -> Iterator[SpooledRow]:
+        """Rows in order; `keep` (n_rows,) bool picks some."""
+        self._file.flush()
+        with self.path.open("rb", buffering=1 << 20) as file:
+            for number in range(len(self)):
+                split, n_label, n_characters, n_text = _HEAD.unpack(file.read(_HEAD.size))
+                if keep is not None and not keep[number]:
+                    file.seek(n_label + n_text, 1)
+                    continue
+                label = file.read(n_label).decode("utf-8", "surrogateescape")
+                yield SpooledRow(number, split, label, n_characters, file.read(n_text))
+
+    def name_of(self, number: int) -> str:
+        """Name of one row."""
+        self._file.flush()
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[number])
+            _, n_label, _, _ = _HEAD.unpack(file.read(_HEAD.size))
+            return file.read(n_label).decode("utf-8", "surrogateescape")
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
