@@ -224,7 +224,7 @@ void NAME(activation_forward)(const ELEMENT *x, ELEMENT *y, i64 n, i64 kind) {
         i64 from = n * p / N_PARTS, to = n * (p + 1) / N_PARTS;
         if (kind == 0) {
             #pragma omp simd
-            for (i64 i = from; i < to; i++) { float v = GET(x[i]); v = v > 0 ? v : 0; y[i] = PUT(v * v); }
+            for (i64 i = from; i < to; i++) { float v = GET(x[i]); v = v < 0 ? 0 : v; y[i] = PUT(v * v); }
         } else if (kind == 1) {
             #pragma omp simd
             for (i64 i = from; i < to; i++) {
@@ -233,7 +233,7 @@ void NAME(activation_forward)(const ELEMENT *x, ELEMENT *y, i64 n, i64 kind) {
             }
         } else if (kind == 2) {
             #pragma omp simd
-            for (i64 i = from; i < to; i++) { float v = GET(x[i]); y[i] = PUT(v > 0 ? v : 0); }
+            for (i64 i = from; i < to; i++) { float v = GET(x[i]); y[i] = PUT(v < 0 ? 0 : v); }
         } else {
             #pragma omp simd
             for (i64 i = from; i < to; i++) { float v = GET(x[i]); y[i] = PUT(v / (1.0f + exp_fast(-v))); }
@@ -247,7 +247,7 @@ void NAME(activation_backward)(const ELEMENT *x, const ELEMENT *dy, ELEMENT *dx,
         i64 from = n * p / N_PARTS, to = n * (p + 1) / N_PARTS;
         if (kind == 0) {
             #pragma omp simd
-            for (i64 i = from; i < to; i++) { float v = GET(x[i]); dx[i] = PUT(2.0f * (v > 0 ? v : 0) * GET(dy[i])); }
+            for (i64 i = from; i < to; i++) { float v = GET(x[i]); dx[i] = PUT(2.0f * (v < 0 ? 0 : v) * GET(dy[i])); }
         } else if (kind == 1) {
             #pragma omp simd
             for (i64 i = from; i < to; i++) {

@@ -37,9 +37,10 @@ class RowLog:
 
     def _append(self, row: bytes) -> str | None:
         """Write a row; the first failure in a row of them is returned as one sentence."""
-        self._pending += row
         try:
-            self._flush()
+            with self._lock:
+                self._pending += row
+                self._flush()
         except OSError as error:
             if len(self._pending) > _MAX_PENDING_BYTES:
                 raise UserError(
@@ -81,10 +82,11 @@ class RowLog:
 
     def sync(self) -> None:
         """Everything appended so far survives a power cut; OSError while it cannot be written."""
-        if self._pending:
-            self._flush()
-        if self._fd >= 0:
-            os.fsync(self._fd)
+        with self._lock:
+            if self._pending:
+                self._flush()
+            if self._fd >= 0:
+                os.fsync(self._fd)
 
     def close(self) -> None:
         """Let go of the file; rows that wait are tried once more by the next append or sync."""

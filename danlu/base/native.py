@@ -45,7 +45,9 @@ def cache_folder() -> Path:
 
 def compiler() -> str | None:
     """The C compiler: $CC, else cc, gcc or clang, whichever is on the path."""
-    return next((found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None)
+    return next(
+        (found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None
+    )
 
 
 def cpu_flags() -> str:
@@ -65,7 +67,9 @@ def build() -> tuple[ctypes.CDLL | None, str]:
         return None, "switched off by DANLU_NATIVE=0"
     if cc is None:
         return None, "no C compiler on this machine (cc, gcc or clang)"
-    key = hashlib.sha256("\n".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, cc, cpu_flags()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, cc, cpu_flags()]).encode()).hexdigest()[
+        :16
+    ]
     target = cache_folder() / f"kernels-{key}.so"
     try:
         if not target.exists():

@@ -23,6 +23,11 @@ ASPECT = 64
 """Width per layer that `size` aims at (GPT-2 small: 768/12)."""
 
 
+def heads_for(width: int, head_width: int) -> int:
+    """The most heads of an even width of at least `head_width` that divide the width."""
+    return next((n for n in range(max(1, width // head_width), 0, -1) if width % n == 0 and width // n % 2 == 0), 1)
+
+
 @dataclass(frozen=True)
 class DecoderShape:
     """Every number of a decoder, derived once. V is the vocabulary."""
@@ -68,7 +73,9 @@ class DecoderShape:
         """
         T = context or self.context
         D, H, F = self.width, self.head_width, self.hidden_width
-        matrices = D * (self.n_heads + 2 * self.n_kv_heads) * H + self.n_heads * H * D + (3 if self.gated else 2) * D * F
+        matrices = (
+            D * (self.n_heads + 2 * self.n_kv_heads) * H + self.n_heads * H * D + (3 if self.gated else 2) * D * F
+        )
         return 6.0 * (self.n_layers * matrices + self.vocab_size * D) + 6.0 * self.n_layers * T * self.n_heads * H
 
 
@@ -141,14 +148,29 @@ class Decoder(Settings):
 
     def _shape(self, n_layers: int, width: int, vocab_size: int) -> DecoderShape:
         head_width = 64 if width >= 256 else 32
-        n_heads = max(1, width // head_width) if self.n_heads == "auto" else self.n_heads
+        n_heads = heads_for(width, head_width) if self.n_heads == "auto" else self.n_heads
         if width % n_heads:
-            raise UserError("model.width", f"must be a multiple of n_heads ({n_heads})", got=width, fix=f"width = {math.ceil(width / n_heads) * n_heads}")
+            raise UserError(
+                "model.width",
+                f"must be a multiple of n_heads ({n_heads})",
+                got=width,
+                fix=f"width = {math.ceil(width / n_heads) * n_heads}",
+            )
         if (width // n_heads) % 2:
-            raise UserError("model.n_heads", "must leave an even width per head", got=f"{width} / {n_heads}", fix="change width or n_heads")
+            raise UserError(
+                "model.n_heads",
+                "must leave an even width per head",
+                got=f"{width} / {n_heads}",
+                fix="change width or n_heads",
+            )
         n_kv_heads = n_heads if self.n_kv_heads == "auto" else self.n_kv_heads
         if n_heads % n_kv_heads:
-            raise UserError("model.n_kv_heads", f"must divide n_heads ({n_heads})", got=n_kv_heads, fix=f"n_kv_heads = {math.gcd(n_heads, n_kv_heads)}")
+            raise UserError(
+                "model.n_kv_heads",
+                f"must divide n_heads ({n_heads})",
+                got=n_kv_heads,
+                fix=f"n_kv_heads = {math.gcd(n_heads, n_kv_heads)}",
+            )
         gated = self.activation_name == "swiglu"
         factor = (8 / 3 if gated else 4.0) if self.hidden_factor == "auto" else self.hidden_factor
         step = 64 if width >= 256 else 8
@@ -171,12 +193,15 @@ class Decoder(Settings):
     def _sized(self, vocab_size: int) -> DecoderShape:
         """The depth and width nearest to `size` parameters at about ASPECT width per layer."""
         if self.size == "auto":
-            raise UserError("model.size", "is still auto: the plan stage sets it", fix='give model.size = "1M", or run danlu plan first')
+            raise UserError(
+                "model.size",
+                "is still auto: the plan stage sets it",
+                fix='give model.size = "1M", or run danlu plan first',
+            )
         best: tuple[float, DecoderShape] | None = None
         for n_layers in range(1, 129) if self.n_layers == "auto" else [self.n_layers]:
-            grain = 64 if n_layers * ASPECT >= 256 else 32
             ideal = n_layers * ASPECT
-            widths = range(grain, 16 * ideal + grain, grain) if self.width == "auto" else [self.width]
+            widths = [*range(32, 256, 32), *range(256, 16 * ideal + 256, 64)] if self.width == "auto" else [self.width]
             for width in widths:
                 if self.n_heads != "auto" and width % self.n_heads:
                     continue
@@ -187,10 +212,17 @@ class Decoder(Settings):
                 if shape.n_parameters > 4 * self.size:
                     break
         if best is None:
-            raise UserError("model.size", "fits no depth and width", got=self.size, fix="give model.n_layers and model.width")
+            raise UserError(
+                "model.size", "fits no depth and width", got=self.size, fix="give model.n_layers and model.width"
+            )
         if abs(math.log(best[1].n_parameters / self.size)) > math.log(1.5):
             smallest = f"the nearest is {best[1].n_parameters:,} parameters with {vocab_size:,} tokens of vocabulary"
-            raise UserError("model.size", f"cannot be reached: {smallest}", got=self.size, fix="give another size, vocabulary or width")
+            raise UserError(
+                "model.size",
+                f"cannot be reached: {smallest}",
+                got=self.size,
+                fix="give another size, vocabulary or width",
+            )
         return best[1]
 
     def resolved(self, vocab_size: int) -> Decoder:

@@ -8,14 +8,13 @@ Shapes: B batch, T tokens, D width, N query heads, K key heads, H head width, F 
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import Function, FunctionCtx, once_differentiable
+from torch.autograd.function import Function, once_differentiable
 
 from danlu.base import native
 
@@ -34,7 +33,9 @@ class Operations(Protocol):
     def add_rms_norm(self, x: Tensor, delta: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
         """(x + delta, rms_norm(x + delta))."""
 
-    def heads(self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(
+        self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, (N+2K)H), rotary (2, T, H/2) float32 -> q (B, N, T, H), k, v (B, K, T, H)."""
 
     def causal_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -65,10 +66,14 @@ class Plain:
         total = x + delta
         return total, self.rms_norm(total, gain)
 
-    def heads(self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(
+        self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Split, normalise, rotate (RoPE in halves: Su et al. 2021; QK-norm: Henry et al. 2020)."""
         B, T, _ = qkv.shape
-        q, k, v = qkv.view(B, T, n_heads + 2 * n_kv_heads, -1).transpose(1, 2).split([n_heads, n_kv_heads, n_kv_heads], 1)
+        q, k, v = (
+            qkv.view(B, T, n_heads + 2 * n_kv_heads, -1).transpose(1, 2).split([n_heads, n_kv_heads, n_kv_heads], 1)
+        )
         if norm:
             q, k = self.rms_norm(q, None), self.rms_norm(k, None)
         return rotate(q, rotary), rotate(k, rotary), v
@@ -284,7 +289,9 @@ class Native(Plain):
     def add_rms_norm(self, x: Tensor, delta: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
         return RmsNorm.apply(x, delta, gain)  # type: ignore[no-any-return]
 
-    def heads(self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(
+        self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         return Heads.apply(qkv, n_heads, n_kv_heads, rotary, norm)  # type: ignore[no-any-return]
 
     def causal_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -55,7 +55,9 @@ def chunks(rows: Tensor, weight: Tensor) -> list[tuple[int, int]]:
     return [(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
 
 
-def score_rows(scores: Tensor, targets: Tensor, factor: float, smoothing: float, z_loss: float, want_gradient: bool) -> Tensor:
+def score_rows(
+    scores: Tensor, targets: Tensor, factor: float, smoothing: float, z_loss: float, want_gradient: bool
+) -> Tensor:
     """Loss of each row (float32); with want_gradient the scores are overwritten by the gradient of the summed loss."""
     if scores.device.type == "cpu" and scores.is_contiguous() and (library := native.load()) is not None:
         losses, log_z = torch.empty(len(scores)), torch.empty(len(scores))
@@ -85,7 +87,9 @@ class ChunkedCrossEntropy(Function):
     """Loss and gradients of features and weight in one pass over pieces of the scores."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor, factor: float, smoothing: float, z_loss: float) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor, factor: float, smoothing: float, z_loss: float
+    ) -> Tensor:
         exact, low = in_scoring_precision(rows, weight)
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         drows = torch.empty_like(exact) if wants else None

@@ -1,0 +1,80 @@
+"""From recipe, data card and choices to the things that train: model, optimizer, batches. Stages and tools share it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from danlu.base import native
+from danlu.base.contracts import DataCard, Optimizer
+from danlu.base.errors import UserError
+from danlu.base.runfolder import RunFolder
+from danlu.data.shards import open_split
+from danlu.models.layers import Native, Plain
+from danlu.planning.choices import Choices
+from danlu.recipe import Recipe
+from danlu.tasks.language_scores import TokenText
+
+
+def set_machine(choices: Choices, deterministic: bool) -> torch.device:
+    """Threads and determinism of this process; the device."""
+    torch.set_num_threads(choices.threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=choices.device == "cpu")
+    if choices.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "plan.json: device",
+            "is cuda, and this machine has no CUDA device",
+            fix="resume where it was planned, or start a new run",
+        )
+    return torch.device(choices.device)
+
+
+def build_model(recipe: Recipe, card: DataCard, choices: Choices) -> nn.Module:
+    """The network on its device, with the chosen way of computing; its initial weights depend on the seed alone."""
+    settings: Any = recipe.model.model_copy(update=choices.model)
+    model: Any = settings.build(card.vocab_size, recipe.seed)
+    return compute_as(model.to(choices.device), choices)
+
+
+def compute_as(model: Any, choices: Choices) -> nn.Module:
+    """Set how a model computes: precision, operations, attention, compilation."""
+    if choices.operations == "native" and native.load() is None:
+        raise UserError(
+            "plan.json: operations", f"is native, and the kernels are not to be had here: {native.reason()}",
+            fix="install a C compiler, or start a new run",
+        )  # fmt: skip
+    model.dtype = torch.bfloat16 if choices.precision == "bf16" else torch.float32
+    model.operations = Native() if choices.operations == "native" else Plain()
+    model.attention = choices.attention
+    if choices.compile:
+        for block in model.blocks:
+            block.compile()
+    return model  # type: ignore[no-any-return]
+
+
+def build_optimizer(recipe: Recipe, model: nn.Module, choices: Choices) -> Optimizer:
+    """The update rule with every setting resolved."""
+    settings: Any = recipe.optimizer.model_copy(update=choices.optimizer)
+    return settings.build(model)  # type: ignore[no-any-return]
+
+
+def open_text(recipe: Recipe, run: RunFolder, card: DataCard, split: str) -> TokenText:
+    """A split of a prepared text, as the model is trained to see it."""
+    if split not in card.splits:
+        known = ", ".join(card.splits)
+        raise UserError("evaluate.on", f"must be a split of the data ({known})", got=split, fix="set data.split")
+    shard, data, model = open_split(run.data, split), recipe.data, recipe.model
+    return TokenText(
+        tokens=shard.tokens,
+        documents=shard.docs,
+        token_bytes=np.fromfile(run.data / "token_bytes.bin", "<u2"),
+        context=model.context,  # type: ignore[attr-defined]
+        document_end=card.document_end,
+        pack=data.pack,  # type: ignore[attr-defined]
+    )

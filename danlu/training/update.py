@@ -1,0 +1,75 @@
+"""What happens to gradients between backward and the optimizer: penalty, clipping, norms. All of it on lists of tensors."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from danlu.base.contracts import Optimizer, Task
+from danlu.parallel.mesh import Mesh
+
+
+@dataclass
+class Parts:
+    """What one update needs."""
+
+    model: nn.Module
+    task: Task
+    optimizer: Optimizer
+    mesh: Mesh
+    max_norm: float | None = None
+    clip_value: float | None = None
+    l2: float = 0.0
+
+
+@dataclass
+class Clock:
+    """Seconds by part. On a GPU these are host times: work is charged to the part that waits for it."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def mark(self, part: str) -> None:
+        """Charge the time since the last mark to a part."""
+        now = time.perf_counter()
+        self.spent[part] = self.spent.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+@torch.no_grad()
+def add_penalty(model: nn.Module, l2: float) -> float:
+    """L2 in the loss: l2/2 * sum of squared matrix entries; adds its gradient, returns its value."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2 and p.grad is not None]
+    torch._foreach_add_([p.grad for p in matrices], [p.detach() for p in matrices], alpha=l2)
+    return 0.5 * l2 * float(torch.stack(torch._foreach_norm([p.detach() for p in matrices])).square().sum())
+
+
+@torch.no_grad()
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """2-norm of each parameter's gradient, by name."""
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm([g for _, g in named])).tolist()
+    return dict(zip([name for name, _ in named], norms, strict=True))
+
+
+@torch.no_grad()
+def clip(model: nn.Module, grad_norm: float, max_norm: float | None) -> None:
+    """Scale all gradients so that their global norm is at most max_norm (Pascanu et al. 2013)."""
+    if max_norm is not None and grad_norm > max_norm:
+        torch._foreach_mul_(gradients(model), max_norm / (grad_norm + 1e-6))
+
+
+@torch.no_grad()
+def clip_values(model: nn.Module, limit: float) -> None:
+    """Cut each gradient entry to +- limit. A NaN stays a NaN."""
+    found = gradients(model)
+    torch._foreach_clamp_min_(found, -limit)
+    torch._foreach_clamp_max_(found, limit)
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    """All gradients there are."""
+    return [p.grad for p in model.parameters() if p.grad is not None]
