@@ -68,7 +68,7 @@ def split_text(trained: Trained, run: RunFolder, split: str) -> TokenText:
     shard, data = open_split(run.data, split), trained.recipe.data
     return TokenText(
         tokens=shard.tokens,
-        documents=shard.documents,
+        documents=shard.docs,
         token_bytes=trained.tokenizer.token_bytes,
         context=trained.limits.context,
         document_end=trained.card.document_end,
