@@ -28,6 +28,8 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(str(path), f"cannot be read ({error.strerror})", fix="check its permissions") from error
+    except UserError:
+        raise
     except ValueError as error:  # a NUL character in the name
         raise UserError(str(path), "is not a file name", fix="check the name") from error
     try:
@@ -46,7 +48,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         raise UserError(source, "is nested too deeply", fix="write it flat") from error
     except ValueError as error:
         found = re.search(r"\s*\(at line (\d+), column (\d+)\)|\s*\(at end of document\)", str(error))
-        place = f", line {found[1]}, column {found[2]}" if found and found[1] else ""
+        place = (f", line {found[1]}, column {found[2]}" if found[1] else ", at its end,") if found else ""
         why = str(error)[: found.start()] if found else str(error)
         hint = 'write text in quotes, key = "text"' if "value" in why.lower() else "correct the line"
         raise UserError(f"{source}{place}", f"is not valid TOML: {why}", fix=hint) from error
