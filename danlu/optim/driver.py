@@ -61,7 +61,7 @@ class Part:
         if self.in_blocks:
             self.step_blocks(parameters, found, state, lr)
         elif found:
-            self.rule.update(parameters, found, state, lr, self.group)
+            self.rule.update(parameters, list(map(laid_out_as, found, parameters)), state, lr, self.group)
 
     def step_blocks(self, parameters: list[Tensor], gradients: list[Tensor], state: State, lr: float) -> None:
         """Tensor by tensor, long ones in flat pieces."""
@@ -133,6 +133,13 @@ class Driver:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
+
+
+def laid_out_as(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the parameter's memory order, which the fused kernels take for granted."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def pieces_of(flat: Tensor) -> tuple[Tensor, ...]:

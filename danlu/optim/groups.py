@@ -3,14 +3,15 @@
 A model says the roles itself with `parameter_groups() -> {role: [(name, parameter), ...]}`; for one that does
 not, they are read off its modules and shapes. A model whose settings transfer across sizes also says, by role,
 `lr_scales()`, `eps_scales()` and `decay_scales()`, as they are for Adam (muP: Yang & Hu 2021, arXiv 2203.03466;
-CompleteP: Dey 2025, arXiv 2505.01618).
+CompleteP: Dey 2025, arXiv 2505.01618). One that stacks several matrices in a parameter (query, key and value) says so
+with `row_parts() -> {name: (rows, ...)}`, and Muon turns each apart.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -47,6 +48,8 @@ class Group:
     """The rule's epsilon is multiplied by this."""
     model_lr_scale: float = 1.0
     """The model's own factor for Adam, which lr_scale holds in the form that fits the rule."""
+    row_parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Rows of the matrices stacked in one parameter, by name."""
 
     def part(self, indices: Sequence[int]) -> Group:
         """The same group with only the parameters at `indices`."""
@@ -140,6 +143,7 @@ def group_parameters(model: nn.Module, settings: OptimizerSettings) -> list[Grou
         "head": settings.head_lr_scale,
         "vector": settings.vector_lr_scale,
     }
+    stacked = row_parts_of(model)
     groups = []
     for role in ROLES:
         members = [(name, p) for name, p in roles.get(role, ()) if p.requires_grad]
@@ -149,7 +153,8 @@ def group_parameters(model: nn.Module, settings: OptimizerSettings) -> list[Grou
             # What decays in an update is lr_scale * weight_decay: the model means it for Adam's lr_scale.
             decayed = settings.decay_of(role) * decay.get(role, 1.0) * for_adam / fitted
             rate = own.get(role, 1.0) * fitted
-            groups.append(Group(role, names, parameters, rate, decayed, eps.get(role, 1.0), for_adam))
+            parts = {name: stacked[name] for name in names if name in stacked}
+            groups.append(Group(role, names, parameters, rate, decayed, eps.get(role, 1.0), for_adam, parts))
     return groups
 
 
@@ -164,6 +169,19 @@ def scales_of(model: nn.Module, name: str) -> dict[str, float]:
                 got=f"{role}: {scale}",
             )
     return scales
+
+
+def row_parts_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Rows of the matrices that the model stacks in one parameter, by name ({} when it says none)."""
+    parts: dict[str, tuple[int, ...]] = dict(model.row_parts()) if hasattr(model, "row_parts") else {}  # type: ignore[operator]
+    sizes = {name: p.size(0) for name, p in model.named_parameters() if p.ndim >= 2}
+    for name, rows in parts.items():
+        if sum(rows) != sizes.get(name):
+            where = f"{type(model).__name__}.row_parts()"
+            raise UserError(
+                where, f"must cut the rows of a matrix, all {sizes.get(name)} of them", got=f"{name}: {rows}"
+            )
+    return parts
 
 
 def check_roles(model: nn.Module, roles: Roles) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -106,18 +106,23 @@ class MuonRule:
         mean = state["momentum"]
         torch._foreach_lerp_(mean, gradients, 1 - self.momentum)
         ahead = list(torch._foreach_lerp(gradients, mean, self.momentum)) if self.nesterov else mean
-        wide = [u.flatten(1) for u in ahead]
-        wide = [u.mT if u.size(0) > u.size(1) else u for u in wide]
         if group.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * group.weight_decay)
+        cuts = {id(p): group.row_parts.get(n) for n, p in zip(group.names, group.parameters, strict=True)}
+        flat = [p.reshape(p.size(0), -1) for p in parameters]
+        matrices = [piece for p, f in zip(parameters, flat, strict=True) for piece in cut(f, cuts[id(p)])]
+        tall = [piece for p, u in zip(parameters, ahead, strict=True) for piece in cut(u.flatten(1), cuts[id(p)])]
+        wide = [u.mT if u.size(0) > u.size(1) else u for u in tall]
         for indices in same_shape(wide, N_STACK["cpu" if wide[0].device.type == "cpu" else "cuda"]):
             stack = torch.stack([wide[i] for i in indices])
             turned = orthogonal(stack, self.ns_steps, self.number_type(stack))
             for i, u in zip(indices, turned, strict=True):
-                p = parameters[i]
-                rows, columns = p.size(0), p.numel() // p.size(0)
+                rows, columns = matrices[i].shape
                 u = u.mT if rows > columns else u
-                p.add_(u.reshape(p.shape), alpha=-lr * self.step_scale(rows, columns))
+                matrices[i].add_(u, alpha=-lr * self.step_scale(rows, columns))
+        for p, f in zip(parameters, flat, strict=True):
+            if not p.is_contiguous():  # then f was a copy (kernels laid out channels last)
+                p.copy_(f.view(p.shape))
 
     def step_scale(self, rows: int, columns: int) -> float:
         """Factor on an orthogonal step of a (rows, columns) matrix."""
@@ -144,6 +149,14 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def cut(matrix: Tensor, rows: tuple[int, ...] | None) -> Sequence[Tensor]:
+    """Views of the matrices stacked in one."""
+    import torch
+
+    pieces: Sequence[Tensor] = torch.split(matrix, list(rows)) if rows else [matrix]
+    return pieces
 
 
 def same_shape(matrices: list[Tensor], n_elements: int) -> list[list[int]]:

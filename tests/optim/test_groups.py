@@ -179,3 +179,51 @@ def test_a_model_without_parameters_is_refused() -> None:
 def test_auto_decay_must_be_answered_first() -> None:
     with pytest.raises(UserError, match=r"optimizer.weight_decay must be a number when the optimizer is built"):
         OPTIMIZERS["adamw"]().build(Network())
+
+
+class Stacked(nn.Module):
+    """Query, key and value in one matrix, or apart."""
+
+    def __init__(self, apart: bool, rows: tuple[int, ...] = (8, 4, 4)) -> None:
+        super().__init__()
+        whole = torch.randn(16, 8, generator=torch.Generator().manual_seed(2))
+        self.rows = rows
+        self.w = nn.ParameterList([t.clone() for t in whole.split(rows)] if apart else [whole])
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        return {"hidden": list(self.named_parameters())}
+
+    def row_parts(self) -> dict[str, tuple[int, ...]]:
+        return {"w.0": self.rows} if len(self.w) == 1 else {}
+
+
+def test_muon_turns_stacked_matrices_apart() -> None:
+    one, three = Stacked(apart=False), Stacked(apart=True)
+    gradient = torch.randn(16, 8, generator=torch.Generator().manual_seed(4))
+    for model in (one, three):
+        optimizer = OPTIMIZERS["muon"](weight_decay=0.1, ns_precision="fp32").build(model)
+        for p, g in zip(model.parameters(), gradient.split(model.rows) if model is three else [gradient], strict=True):
+            p.grad = g.clone()
+        optimizer.step(0.1)
+    torch.testing.assert_close(one.w[0], torch.cat(list(three.w)))
+    with pytest.raises(UserError, match="must cut the rows of a matrix, all 16 of them"):
+        OPTIMIZERS["muon"](weight_decay=0.1).build(Stacked(apart=False, rows=(8, 4)))
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_channels_last_kernels_learn_the_same(kind: str) -> None:
+    values, gradient = torch.randn(2, 6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    results = []
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for layout, of_gradient in ((layouts[0], layouts[0]), (layouts[1], layouts[1]), layouts):
+        model = nn.Module()
+        model.kernel = nn.Parameter(values.clone(memory_format=layout))
+        settings = {"weight_decay": 0.1} if "weight_decay" in OPTIMIZERS[kind].model_fields else {}
+        optimizer = OPTIMIZERS[kind](**settings, **({"ns_precision": "fp32"} if kind == "muon" else {})).build(model)
+        for sign in (1, -2):
+            model.kernel.grad = (sign * gradient).clone(memory_format=of_gradient)
+            optimizer.step(0.1)
+        results.append(model.kernel.detach())
+    assert not torch.equal(results[0], values)
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2])
