@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,6 +113,22 @@ _CHUNK = re.compile(r" ?[^ \t\n\r]+|[ \t\n\r]+(?![^ \t\n\r])|[ \t\n\r]+")
 _OTHER_SPACE = re.compile(r"[^\S \t\n\r]|᠎")
 
 
+_WINDOW_END = re.compile(r"(?<=[^ \t\n\r])(?= [^ \t\n\r])")
+WINDOW_CHARACTERS = 1 << 19
+"""Text looked up at once; longer texts are cut where chunks are cut."""
+
+
+def _windows(string: str) -> Iterator[str]:
+    start = 0
+    while len(string) - start > 2 * WINDOW_CHARACTERS:
+        end = _WINDOW_END.search(string, start + WINDOW_CHARACTERS)
+        if end is None:
+            break
+        yield string[start : end.start()]
+        start = end.start()
+    yield string[start:] if start else string
+
+
 class _Memo(dict[str, int]):
     """chunk -> number, numbering new ones and keeping them aside."""
 
@@ -192,21 +209,37 @@ class PieceTokenizer:
         self._starts = np.zeros(1, dtype=np.int64)
 
     def _from_memo(self, strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Through the memo, in groups of bounded size."""
+        parts: list[np.ndarray] = []
+        counts = np.zeros(len(strings), dtype=np.int64)
+        group: list[tuple[int, str]] = []
+        size = 0
+        for owner, string in enumerate(strings):
+            for window in _windows(string):
+                group.append((owner, window))
+                size += len(window)
+                if size >= WINDOW_CHARACTERS:
+                    parts.append(self._look_up(group, counts))
+                    group, size = [], 0
+        parts.append(self._look_up(group, counts))
+        return np.concatenate(parts), counts
+
+    def _look_up(self, group: list[tuple[int, str]], counts: np.ndarray) -> np.ndarray:
+        """Ids of a group of (number of the text, piece of it); adds how many there are to that text's count."""
         if len(self._memo) > MEMO_CHUNKS or self._memo_characters > MEMO_CHARACTERS:
             self._forget()
         number_of = self._memo.__getitem__
-        numbers, n_chunks = [], []
-        for string in strings:
-            chunks = _CHUNK.findall(string)
-            numbers.append(np.fromiter(map(number_of, chunks), dtype=np.int32, count=len(chunks)))
-            n_chunks.append(len(chunks))
+        found = [_CHUNK.findall(string) for _, string in group]
+        n_chunks = [len(chunks) for chunks in found]
+        numbers = np.fromiter(map(number_of, chain.from_iterable(found)), dtype=np.int64, count=sum(n_chunks))
         self._learn()
-        chunk_numbers = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int32)
-        starts = self._starts[chunk_numbers]
-        lengths = self._starts[chunk_numbers + 1] - starts
+        starts = self._starts[numbers]
+        lengths = self._starts[numbers + 1] - starts
         ends = np.concatenate([[0], np.cumsum(lengths)])
-        ids = self._pieces[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
-        return ids, np.diff(ends[np.concatenate([[0], np.cumsum(n_chunks)])])
+        owners = np.array([owner for owner, _ in group], dtype=np.int64)
+        np.add.at(counts, owners, np.diff(ends[np.concatenate([[0], np.cumsum(n_chunks, dtype=np.int64)])]))
+        ids: np.ndarray = self._pieces[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
+        return ids
 
     def _learn(self) -> None:
         fresh, self._memo.fresh = self._memo.fresh, []

@@ -206,6 +206,34 @@ def clusters(signed: SignatureFile, threshold: float, keep: np.ndarray | None = 
     return _roots(parent, np.arange(n_texts))
 
 
+def pairs_between(
+    signed: SignatureFile, some: np.ndarray, others: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Near-duplicates of the rows numbered `some` among `others` (N,) bool: pairs (n, 2) of numbers, similarities."""
+    n_bands, rows = banding(threshold, signed.n_hashes)
+    mine = signed.rows(some)
+    keys = [band_keys(mine, band, rows) for band in range(n_bands)]
+    orders = [np.argsort(key, kind="stable") for key in keys]
+    found, shares = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
+    for start, block in signed.blocks():
+        numbers = np.flatnonzero(others[start : start + len(block)])
+        candidates = [np.empty((0, 2), dtype=np.int64)]
+        for band in range(n_bands):
+            theirs = band_keys(block[numbers], band, rows)
+            in_order = keys[band][orders[band]]
+            low, high = np.searchsorted(in_order, theirs, "left"), np.searchsorted(in_order, theirs, "right")
+            n_each = high - low
+            at = np.repeat(low - np.cumsum(n_each) + n_each, n_each) + np.arange(n_each.sum())
+            candidates.append(np.column_stack([orders[band][at], np.repeat(numbers, n_each)]))
+        pairs = np.unique(np.concatenate(candidates), axis=0)
+        for at_once in np.array_split(pairs, 1 + len(pairs) // (1 << 14)):
+            share = similarity(mine[at_once[:, 0]], block[at_once[:, 1]])
+            same = share >= threshold
+            found.append(np.column_stack([some[at_once[same, 0]], at_once[same, 1] + start]))
+            shares.append(share[same])
+    return np.concatenate(found), np.concatenate(shares)
+
+
 def _candidates(keys: np.ndarray, keep: np.ndarray | None) -> np.ndarray:
     """(n, 2) int64: texts with equal keys, each with the first of its group and with its neighbour."""
     numbers = np.arange(len(keys)) if keep is None else np.flatnonzero(keep)

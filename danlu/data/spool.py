@@ -29,15 +29,15 @@ class SpooledRow(NamedTuple):
 
 
 class Spool:
-    """Rows written once, read in order any number of times. Memory: 16 bytes per row (offset and content hash)."""
+    """Rows written once, read in order any number of times. Memory: 24 bytes per row (offset, content hash, size)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("w+b", buffering=1 << 20)
         self._offsets = array("Q")
         self._hashes = array("Q")
+        self._sizes = array("Q")
         self._end = 0
-        self.n_bytes = self.n_characters = 0
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -46,6 +46,11 @@ class Spool:
     def hashes(self) -> np.ndarray:
         """(n_rows,) uint64: XXH3 of each text."""
         return np.array(self._hashes, dtype=np.uint64)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n_rows,) uint64: UTF-8 bytes of each text."""
+        return np.array(self._sizes, dtype=np.uint64)
 
     def add(self, name: str, text: bytes, n_characters: int, split: int = 0) -> None:
         """Append a row."""
@@ -57,9 +62,8 @@ class Spool:
         self._file.write(text)
         self._offsets.append(self._end)
         self._hashes.append(xxh3_64_intdigest(text))
+        self._sizes.append(len(text))
         self._end += _HEAD.size + len(label) + len(text)
-        self.n_bytes += len(text)
-        self.n_characters += n_characters
 
     def rows(self, keep: np.ndarray | None = None) -> Iterator[SpooledRow]:
         """Rows in order; `keep` (n_rows,) bool picks some."""
