@@ -6,12 +6,13 @@ package/weights.safetensors  card.json  tokenizer files  recipe.full.toml  score
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import re
 from typing import Any
 
 from safetensors.torch import save
 
 from danlu.base.contracts import DataCard, Metric, Scores
+from danlu.base.errors import one_line
 from danlu.base.runfolder import RunFolder, write_bytes, write_json, write_text
 from danlu.base.units import short_count
 from danlu.trained import Trained
@@ -28,7 +29,7 @@ def write_package(run: RunFolder, trained: Trained, scores: Scores) -> None:
     write_json(folder / "card.json", trained.card.model_dump(mode="json"))
     for name in TOKENIZER_FILES:
         if (run.data / name).is_file():
-            shutil.copyfile(run.data / name, folder / name)
+            write_bytes(folder / name, (run.data / name).read_bytes())
     write_text(folder / "recipe.full.toml", run.full_recipe.read_text(encoding="utf-8"))
     write_json(folder / "scores.json", dataclasses.asdict(scores))
     write_text(folder / "MODEL_CARD.md", model_card(trained, scores))
@@ -48,7 +49,8 @@ def model_card(trained: Trained, scores: Scores) -> str:
         *(f"- {limit}" for limit in limits(trained, scores)),
         *sample_lines(scores),
     ]
-    return "\n".join(line if line.startswith(("- ", "|")) else f"\n{line}\n" for line in parts).strip() + "\n"
+    text = "\n".join(part if part.startswith(("- ", "|")) else f"\n{part}\n" for part in parts)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def described(trained: Trained) -> str:
@@ -59,7 +61,7 @@ def described(trained: Trained) -> str:
         f"A {settings.kind} language model of {short_count(n_parameters)} parameters ({n_parameters:,}): "
         f"{settings.n_layers} layers, {settings.width} wide, {settings.n_heads} heads, a context of "
         f"{settings.context} tokens, {trained.card.vocab_size:,} tokens of vocabulary. "
-        f"Trained for {trained.step:,} steps with {trained.recipe.optimizer.kind}."  # type: ignore[attr-defined]
+        f"Its weights are those of step {trained.step:,} of a training with {trained.recipe.optimizer.kind}."  # type: ignore[attr-defined]
     )
 
 
@@ -116,5 +118,5 @@ def sample_lines(scores: Scores) -> list[str]:
     if not scores.samples:
         return []
     first = scores.samples[0]
-    text = "\n".join(f"    {line}" for line in (first["prompt"] + first["text"]).splitlines())
+    text = "\n".join(f"    {one_line(line)}" for line in (first["prompt"] + first["text"]).splitlines())
     return ["## Sample", f"First {len(first['prompt'])} characters given; {first['settings']}; not selected.", text]
