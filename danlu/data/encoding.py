@@ -1,268 +1,158 @@
-"""Tokenizers at work: many texts to one array of ids, a few ids back to text. One class for each way to encode."""
+"""Bytes to text, exactly or not at all: no character is ever replaced by a stand-in.
+
+The rules of `encoding = "auto"`, first match wins; what no rule decodes is refused with its reason:
+
+    byte order mark                  UTF-8, UTF-16, UTF-32 as marked (Unicode standard, section 23.8)
+    NUL bytes                        UTF-16 without a mark if that gives text in one byte order, else binary
+    valid UTF-8                      UTF-8
+    a Python file that names a codec that codec (PEP 263)
+    looks Western European           Windows-1252, a superset of printable Latin-1
+"""
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+import unicodedata
 
-import numpy as np
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+SAMPLE_BYTES = 65536
+"""How much of a text the guesses look at."""
+MAX_ODD_FRAC = 0.02
+"""Share of accented letters in odd places up to which text passes for Windows-1252."""
+MAX_ACCENT_FRAC = 0.3
+"""Share of the letters that may be accented there; Western European text stays below a tenth."""
 
-from danlu.base.errors import UserError
-
-if TYPE_CHECKING:
-    import tokenizers
-
-MEMO_CHUNKS, MEMO_CHARACTERS = 1 << 18, 1 << 22
-"""A memo larger than this is forgotten and starts again, which bounds its memory and changes no result."""
-ENCODED_AT_ONCE = 1 << 12
-UNKNOWN_SHOWN = 5
-
-
-class Tokenizer(Protocol):
-    """What later stages know of any tokenizer."""
-
-    vocab_size: int
-    """Ids are 0 .. vocab_size - 1, the document end included."""
-    document_end: int | None
-    """Id put after each document, never made by encode."""
-    token_bytes: np.ndarray
-    """(vocab_size,) uint16: UTF-8 bytes that each id stands for; 0 for the document end."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of one text."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids; bytes that are not whole characters become U+FFFD, a document end nothing."""
-
-    def encode_many(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of UTF-8 texts laid end to end (int32), and how many each text has (int64)."""
+_DECLARED = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_ACCENTS = re.compile(rb"[\x80-\xff]")
+_LETTERS = re.compile(rb"[A-Za-z]+")
+# Where Windows-1252 text has no business: a long run (another alphabet), a sign inside a word, a capital after a
+# small letter. Left out of the signs: apostrophes, soft hyphen, middle dot, ordinals, and s, z, oe, y with marks.
+_ODD = re.compile(
+    rb"[\x80-\xff]{3,}"
+    rb"|(?<=[A-Za-z])[\x80\x82-\x87\x89\x8b\x95\x98\x99\x9b\xa1-\xa9\xab\xac\xae-\xb3\xb5\xb6\xb8\xb9\xbb-\xbf\xd7\xf7](?=[a-z])"
+    rb"|(?<=[a-z])[\x8a\x8c\x8e\x9f\xc0-\xd6\xd8-\xde](?=[a-z])"
+)
+_CONTROLS = bytes(c for c in range(32) if c not in b"\t\n\r\f\x1b") + b"\x7f"
 
 
-class ByteTokenizer:
-    """Token id = byte."""
+class UndecodableError(ValueError):
+    """These bytes are no text that we can be sure of. `reason` is one of a few words, `detail` a clause."""
 
-    def __init__(self, document_end: bool) -> None:
-        self.vocab_size = 256 + document_end
-        self.document_end = 256 if document_end else None
-        self.token_bytes = np.array([1] * 256 + [0] * document_end, dtype=np.uint16)
-
-    def encode(self, text: str) -> list[int]:
-        """UTF-8 bytes."""
-        return list(text.encode("utf-8"))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Bytes back to text."""
-        return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
-
-    def encode_many(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """The bytes themselves."""
-        ids = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int32)
-        return ids, np.array([len(text) for text in texts], dtype=np.int64)
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
 
 
-class CharacterTokenizer:
-    """Token id = place of the character among `symbols` (sorted); then the unknown token, if any, and the end."""
-
-    def __init__(self, symbols: str, unknown: bool, document_end: bool) -> None:
-        self.symbols = symbols
-        self.unknown = len(symbols) if unknown else None
-        self.document_end = len(symbols) + unknown if document_end else None
-        self.vocab_size = len(symbols) + unknown + document_end
-        sizes = [len(symbol.encode("utf-8")) for symbol in symbols]
-        self.token_bytes = np.array(sizes + [0] * (unknown + document_end), dtype=np.uint16)
-        codes = np.array([ord(symbol) for symbol in symbols], dtype=np.int64)
-        self._ids = np.full(0x110000 if unknown else int(codes.max(initial=0)) + 2, -1, dtype=np.int32)
-        if self.unknown is not None:
-            self._ids[:] = self.unknown
-        self._ids[codes] = np.arange(len(symbols))
-
-    def encode(self, text: str) -> list[int]:
-        """Look up each character."""
-        ids: list[int] = self.encode_many([text.encode("utf-8")])[0].tolist()
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Symbols back to text; the unknown token becomes U+FFFD."""
-        return "".join(self.symbols[i] if i < len(self.symbols) else "�" * (i == self.unknown) for i in ids)
-
-    def encode_many(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Look up every code point at once; UserError names characters that have no id."""
-        strings = [text.decode("utf-8") for text in texts]
-        codes = np.frombuffer("".join(strings).encode("utf-32-le"), dtype="<u4")
-        ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
-        if len(ids) and ids.min() < 0:
-            unseen, counts = np.unique(codes[ids < 0], return_counts=True)
-            shown = ", ".join(
-                f"{chr(c)!r} x{n}" for c, n in list(zip(unseen.tolist(), counts, strict=True))[:UNKNOWN_SHOWN]
-            )
-            raise UserError(
-                "data.tokenizer",
-                "has no id for characters that the training text does not hold",
-                got=f"{counts.sum()} of {len(unseen)} kinds, first {shown}",
-                fix='set data.tokenizer.unseen = "replace", or data.tokenizer.kind = "bpe", which knows every text',
-            )
-        return ids, np.array([len(string) for string in strings], dtype=np.int64)
+def decode(data: bytes, encoding: str = "auto", *, is_python: bool = False) -> tuple[str, str]:
+    """(text, name of the codec that gave it); a byte order mark is taken off. Raises UndecodableError."""
+    codec, n_mark = marked(data)
+    if encoding != "auto":
+        n_mark = n_mark if codec == codecs.lookup(encoding).name else 0
+        return _strict(data[n_mark:], encoding), encoding
+    if codec:
+        return _strict(data[n_mark:], codec), "utf-8-sig" if codec == "utf-8" else codec
+    if b"\0" in data:
+        codec = utf16_order(data)
+        if codec:
+            return _strict(data, codec), codec
+    return decode_bytewise(data, is_python=is_python)
 
 
-_CHUNK = re.compile(r" ?[^ \t\n\r]+|[ \t\n\r]+(?![^ \t\n\r])|[ \t\n\r]+")
-"""Where GPT-2's pattern always cuts, seen through ASCII white space alone: every chunk is whole pre-tokens."""
-_OTHER_SPACE = re.compile(r"[^\S \t\n\r]|᠎")
+def decode_bytewise(data: bytes, *, is_python: bool = False) -> tuple[str, str]:
+    """`decode` for a part of a text that is known to be neither marked nor UTF-16. Raises UndecodableError."""
+    if b"\0" in data:
+        raise UndecodableError("binary", f"a NUL byte at byte {data.index(0):,}")
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError as error:
+        codec = (declared(data) if is_python else "") or western(data)
+        if not codec:
+            why = f"not UTF-8 at byte {error.start:,} (0x{data[error.start]:02x}), and unlike Western European text"
+            raise UndecodableError("unknown_encoding", why) from None
+    return _strict(data, codec), codec
 
 
-class _Memo(dict[str, int]):
-    """chunk -> number, numbering new ones and keeping them aside."""
-
-    def __init__(self) -> None:
-        self.fresh: list[str] = []
-
-    def __missing__(self, chunk: str) -> int:
-        number = self[chunk] = len(self)
-        self.fresh.append(chunk)
-        return number
+def marked(data: bytes) -> tuple[str, int]:
+    """The codec that a byte order mark names, and the mark's length; ("", 0) when there is none."""
+    for mark, codec in MARKS:
+        if data.startswith(mark):
+            return codec, len(mark)
+    return "", 0
 
 
-class PieceTokenizer:
-    """A tokenizer of the `tokenizers` library.
+def utf16_order(data: bytes) -> str:
+    """The byte order in which bytes with NULs but no mark are UTF-16 text, or "".
 
-    Byte-level tokenizers that cut words as GPT-2 does are sped up by a memo: text is cut where GPT-2's pattern cuts
-    anyway, each different chunk is encoded once, and the rest is array look-ups. The ids are the library's own.
+    ASCII characters, spaces and line ends above all, have their NUL on one side. The right order shows them as
+    ASCII and the rest as assigned characters; the wrong order shows unassigned ones, such as U+0A00 for a line end.
     """
-
-    def __init__(self, path: Path, document_end: int | None) -> None:
-        import tokenizers
-
+    if len(data) % 2 and len(data) <= SAMPLE_BYTES:
+        return ""
+    best, codec = 0, ""
+    for order in ("utf-16-le", "utf-16-be"):
         try:
-            self.inner = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(
-                str(path), f"is not a tokenizer.json that can be read ({error})", fix="give another file"
-            ) from error
-        self.inner.no_padding()
-        self.inner.no_truncation()
-        self.inner.encode_special_tokens = True  # "<|document_end|>" inside a text is text
-        self.document_end = document_end
-        vocabulary = self.inner.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1
-        described = json.loads(self.inner.to_str())
-        self.is_byte_level = _uses(described.get("decoder"), "ByteLevel")
-        self.token_bytes = _token_bytes(vocabulary, described, self.is_byte_level, self.vocab_size)
-        self.has_memo = _cuts_like_gpt2(described)
-        self._forget()
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of one text, by the library itself."""
-        ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Ids back to text."""
-        text: str = self.inner.decode([i for i in ids if i != self.document_end], skip_special_tokens=False)
-        return text
-
-    def encode_many(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of many texts: through the memo where every cut is certain, else through the library."""
-        strings = [text.decode("utf-8") for text in texts]
-        if self.has_memo and not any(map(_OTHER_SPACE.search, strings)):
-            return self._from_memo(strings)
-        if self.has_memo and len(texts) > 1:
-            parts = [self.encode_many([text]) for text in texts]
-            return np.concatenate([ids for ids, _ in parts]), np.concatenate([counts for _, counts in parts])
-        lists = list(self._ids_of(strings))
-        counts = np.array([len(ids) for ids in lists], dtype=np.int64)
-        return np.fromiter((i for ids in lists for i in ids), dtype=np.int32, count=int(counts.sum())), counts
-
-    def _ids_of(self, strings: Sequence[str]) -> Iterable[list[int]]:
-        start = 0
-        while start < len(strings):
-            end, size = start + 1, len(strings[start])
-            while end < len(strings) and end - start < ENCODED_AT_ONCE and size + len(strings[end]) <= 1 << 20:
-                size += len(strings[end])
-                end += 1
-            for encoding in self.inner.encode_batch_fast(list(strings[start:end]), add_special_tokens=False):
-                yield encoding.ids
-            start = end
-
-    def _forget(self) -> None:
-        self._memo = _Memo()
-        self._memo_characters = 0
-        self._pieces = np.empty(1 << 16, dtype=np.int32)
-        self._starts = np.zeros(1, dtype=np.int64)
-
-    def _from_memo(self, strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        if len(self._memo) > MEMO_CHUNKS or self._memo_characters > MEMO_CHARACTERS:
-            self._forget()
-        number_of = self._memo.__getitem__
-        numbers, n_chunks = [], []
-        for string in strings:
-            chunks = _CHUNK.findall(string)
-            numbers.append(np.fromiter(map(number_of, chunks), dtype=np.int32, count=len(chunks)))
-            n_chunks.append(len(chunks))
-        self._learn()
-        chunk_numbers = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int32)
-        starts = self._starts[chunk_numbers]
-        lengths = self._starts[chunk_numbers + 1] - starts
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        ids = self._pieces[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
-        return ids, np.diff(ends[np.concatenate([[0], np.cumsum(n_chunks)])])
-
-    def _learn(self) -> None:
-        fresh, self._memo.fresh = self._memo.fresh, []
-        used = int(self._starts[-1])
-        counts = []
-        for ids in self._ids_of(fresh):
-            while used + len(ids) > len(self._pieces):
-                self._pieces = np.concatenate([self._pieces, np.empty_like(self._pieces)])
-            self._pieces[used : used + len(ids)] = ids
-            used += len(ids)
-            counts.append(len(ids))
-        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts, dtype=np.int64)])
-        self._memo_characters += sum(map(len, fresh))
-
-
-def _uses(part: dict[str, Any] | None, kind: str) -> bool:
-    return part is not None and (
-        part.get("type") == kind or any(p.get("type") == kind for p in part.get("decoders", []))
-    )
-
-
-def _cuts_like_gpt2(described: dict[str, Any]) -> bool:
-    cut = described.get("pre_tokenizer") or {}
-    plain = cut.get("type") == "ByteLevel" and cut.get("use_regex", True) and not cut.get("add_prefix_space", True)
-    added = any(not token.get("special") for token in described.get("added_tokens", []))
-    dropout = described.get("model", {}).get("dropout")
-    return plain and described.get("normalizer") is None and not added and not dropout
-
-
-def _token_bytes(vocabulary: dict[str, int], described: dict[str, Any], is_byte_level: bool, size: int) -> np.ndarray:
-    """UTF-8 bytes of each id. Byte-level: one per character of the token. Else: ▁ is a space, <0xNN> one byte."""
-    special = {token["id"] for token in described.get("added_tokens", []) if token.get("special")}
-    added = {token["id"] for token in described.get("added_tokens", [])}
-    lengths = np.zeros(size, dtype=np.uint16)
-    for token, i in vocabulary.items():
-        if i in special:
+            text = codecs.getincrementaldecoder(order)().decode(data[:SAMPLE_BYTES])
+        except UnicodeDecodeError:
             continue
-        if is_byte_level and i not in added:
-            lengths[i] = len(token)
-        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-            lengths[i] = 1
-        else:
-            lengths[i] = len(token.replace("▁", " ").encode("utf-8"))
-    return lengths
+        n_ascii = sum(c <= "~" for c in text)
+        is_text = not any(unicodedata.category(c) in {"Cc", "Cn", "Co"} and c not in "\t\n\r\f" for c in set(text))
+        if is_text and n_ascii > best:
+            best, codec = n_ascii, order
+    return codec
 
 
-def trained_pieces(kind: str, vocab_size: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """A byte-level BPE or unigram tokenizer learned from `texts`: every byte is known, so nothing is ever unknown."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def declared(data: bytes) -> str:
+    """The codec that the first two lines of a Python file name (PEP 263), or ""."""
+    for line in data.split(b"\n", 2)[:2]:
+        found = _DECLARED.match(line)
+        if found:
+            name = found[1].decode("ascii")
+            return name if is_codec(name) else ""
+    return ""
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    common: dict[str, Any] = {"vocab_size": vocab_size, "initial_alphabet": alphabet, "show_progress": False}
-    is_bpe = kind == "bpe"
-    tokenizer = Tokenizer(models.BPE() if is_bpe else models.Unigram())
-    trainer = trainers.BpeTrainer(min_frequency=2, **common) if is_bpe else trainers.UnigramTrainer(**common)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+
+def western(data: bytes) -> str:
+    """ "cp1252" if the bytes read as Western European text, else "".
+
+    Accents there are single letters inside words and a small share of all letters. Other alphabets and the
+    two-byte encodings of East Asia come in long runs; Central European ones put signs inside words.
+    """
+    sample = data[:SAMPLE_BYTES]
+    n_accents = len(_ACCENTS.findall(sample))
+    if not n_accents:  # they come later: look where the first one is
+        first = _ACCENTS.search(data)
+        start = max(0, first.start() - SAMPLE_BYTES // 2) if first else 0
+        sample = data[start : start + SAMPLE_BYTES]
+        n_accents = len(_ACCENTS.findall(sample))
+    n_letters = n_accents + sum(map(len, _LETTERS.findall(sample)))
+    n_odd = sum(len(run) for run in _ODD.findall(sample))
+    has_controls = len(sample.translate(None, _CONTROLS)) != len(sample)
+    if has_controls or n_accents > MAX_ACCENT_FRAC * n_letters or n_odd > MAX_ODD_FRAC * n_accents:
+        return ""
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return ""
+    return "cp1252"
+
+
+def is_codec(name: str) -> bool:
+    """Whether Python knows the name as a codec from bytes to text."""
+    try:
+        return isinstance(b"".decode(name), str)
+    except (LookupError, ValueError):
+        return False
+
+
+def _strict(data: bytes, codec: str) -> str:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError as error:
+        raise UndecodableError(f"not_{codec.replace('-', '_')}", f"{error.reason} at byte {error.start:,}") from None
