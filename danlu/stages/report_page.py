@@ -122,8 +122,9 @@ def score_bars(evidence: Evidence) -> Html | None:
         if n != metric
     ]
     extra = tag("ul", *others, class_="others") if others else None
-    notes = [tag("p", note, class_="note") for note in evidence.scores.notes]
-    return tag("figure", caption, tag("ol", *bars, class_="scores"), extra, *notes, class_="score-card")
+    notes = [tag("li", note) for note in evidence.scores.notes]
+    how = tag("details", tag("summary", "How this was measured"), tag("ul", *notes), class_="notes note")
+    return tag("figure", caption, tag("ol", *bars, class_="scores"), extra, how if notes else None, class_="score-card")
 
 
 def score_bar(name: str, score: Metric, most: float, ours: bool) -> Html:
