@@ -152,8 +152,8 @@ def list_(
     shelf: Annotated[str | None, typer.Argument(help="A shelf such as optimizer, or one kind on it.")] = None,
 ) -> None:
     """List what a recipe can name; with a kind, its settings."""
-    from danlu.shelves import kinds_of, settings_of
     from danlu.console import table
+    from danlu.shelves import kinds_of, settings_of
 
     title, columns, rows = settings_of(shelf) if shelf else kinds_of()
     table(title, columns, rows)
@@ -233,6 +233,8 @@ def run_command(given: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         raise usage_error(given, error) from error
+    if result == INTERRUPTED:  # typer turned Ctrl-C into its exit code
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

@@ -10,6 +10,7 @@ its data and plan are kept as they are: a checkpoint belongs to them.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -239,9 +240,11 @@ def run_stage(stage: str, made: Run, progress: Progress) -> None:
     def tell(what: str, done: float, total: float) -> None:
         progress(f"{stage}: {what}", done, total)
 
+    if stage in ("prepare", "plan") and has_trained(folder):
+        tell("kept as it is: training has begun on it", 1, 1)
+        return
     inputs = inputs_of(stage, recipe, folder)
-    kept = stage in ("prepare", "plan") and has_trained(folder)
-    if stage != "report" and (kept or folder.stage_done(stage, inputs)):
+    if stage != "report" and folder.stage_done(stage, inputs):
         tell("unchanged, kept as it is", 1, 1)
         return
     began = time.perf_counter()
@@ -263,8 +266,7 @@ def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
     """Fingerprint of all that a stage reads."""
     read: list[Any] = [FORMAT, stage, recipe.seed]
     if stage == "prepare":
-        stamp = getattr(recipe.data, "stamp", None)
-        read += [recipe.data, stamp() if stamp else None]
+        read += [recipe.data, stamps(recipe)]
     if stage in ("plan", "train"):
         whole = recipe.model_dump(mode="json")
         whole["evaluate"] = {k: v for k, v in whole["evaluate"].items() if k not in SCORING_ONLY}
@@ -274,6 +276,16 @@ def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
     if stage == "evaluate":
         read += [recipe.evaluate, recipe.task, sorted(p.name for p in folder.checkpoints.glob("step-*"))]
     return fingerprint(read)
+
+
+def stamps(recipe: Recipe) -> list[list[Any]]:
+    """Name, size and time of every source file: when one changes, the data are prepared again."""
+    from danlu.data.text import Text, TextFile, find
+
+    if not isinstance(recipe.data, Text):
+        return []
+    files = [item for item in find(recipe.data, Counter()) if isinstance(item, TextFile)]
+    return [[str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns] for f in files]
 
 
 def outputs_of(stage: str, folder: RunFolder) -> list[Path]:

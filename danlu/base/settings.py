@@ -96,8 +96,12 @@ class Chosen:
         return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """For editors: any of the table's classes."""
-        return {"anyOf": [handler(cls.__pydantic_core_schema__) for cls in self.table.values()]}
+        """For editors: any of the table's classes; all but the default kind must be named."""
+        choices = {kind: dict(handler(cls.__pydantic_core_schema__)) for kind, cls in self.table.items()}
+        for kind, choice in choices.items():
+            if kind != self.default and "properties" in choice:
+                choice["required"] = ["kind", *choice.get("required", [])]
+        return {"anyOf": list(choices.values())}
 
 
 def outside_class(kind: str) -> type[Settings]:
