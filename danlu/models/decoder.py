@@ -239,6 +239,17 @@ class DecoderModel(nn.Module):
             groups[role_of(name, p)].append((name, p))
         return groups
 
+    def row_parts(self) -> dict[str, tuple[int, ...]]:
+        """Matrices that stand for several, by their rows: queries, keys and values; gate and up. Muon turns each apart."""
+        s = self.shape
+        parts: dict[str, tuple[int, ...]] = {}
+        for i in range(s.n_layers):
+            q, kv = s.n_heads * s.head_width, s.n_kv_heads * s.head_width
+            parts[f"blocks.{i}.attention.qkv.weight"] = (q, kv, kv)
+            if s.gated:
+                parts[f"blocks.{i}.feed_forward.up.weight"] = (s.hidden_width, s.hidden_width)
+        return parts
+
     def lr_scales(self) -> dict[str, float]:
         """Learning-rate factor of each role under the parametrization (Adam column of Yang & Hu 2022, table 8)."""
         m = self.settings.width_ratio

@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, D width, N query heads, K key heads, H head width, F 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Protocol
 
@@ -180,7 +181,7 @@ def query_blocks(T: int) -> list[tuple[int, int]]:
     """Blocks of queries; a block never multiplies with keys of its future: 5/8 of the products at 4 blocks."""
     n = 4 if T >= 256 else 2 if T >= 128 else 1
     edges = [T * i // n for i in range(n + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 class CausalAttention(Function):

@@ -37,7 +37,8 @@ class Guard:
             return self._act(self.on_nonfinite, f"not finite at {what}")
         score = spike_score(loss, self.recent)
         if self.on_spike != "none" and score > SPIKE_SCORE:
-            what = f"loss spike at step {step}: {loss:.4g} is {score:.1f} robust deviations above the last {len(self.recent)} losses, on {batch}"
+            above = f"{score:.1f} robust deviations above the last {len(self.recent)} losses"
+            what = f"loss spike at step {step}: {loss:.4g} is {above}, on {batch}"
             if self.on_spike != "warn":
                 return self._act(self.on_spike, what)
             self._remember(loss)
