@@ -18,9 +18,11 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from danlu.base.errors import UserError, nearest
-from danlu.data.files import TEST_FOLDERS, TextFile, walk
+from danlu.data.files import TextFile, walk
 
 PYTHON_STDLIB = "python-stdlib"
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+TEST_FOLDERS = {"test", "tests", "idle_test"}
 TIMEOUT_S = 60
 
 
@@ -128,17 +130,10 @@ def python_stdlib(notes: Counter[str]) -> list[TextFile]:
     """
     root = Path(sysconfig.get_path("stdlib"))
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    found = []
-    for path in walk(root, Counter()):
-        inside = path.relative_to(root)
-        if path.suffix != ".py":
-            continue
-        if {"site-packages", "dist-packages"} & set(inside.parts[:-1]):
-            continue
-        if TEST_FOLDERS & set(inside.parts[:-1]):
-            notes[f"{PYTHON_STDLIB} ({version}): files of test suites left out"] += 1
-            continue
-        found.append(TextFile(path, inside.as_posix(), "text"))
+    names = [name for name in walk(root, Counter(), INSTALLED) if name.endswith(".py")]
+    kept = [name for name in names if not TEST_FOLDERS & set(name.split("/")[:-1])]
+    notes[f"{PYTHON_STDLIB} ({version}): files of test suites left out"] += len(names) - len(kept)
+    found = [TextFile(root / name, name, "text") for name in kept]
     if not found:
         raise UserError(
             "data.path", f"needs the standard library as files, and {root} has none", got=PYTHON_STDLIB,

@@ -20,7 +20,6 @@ FORMATS = {".txt": "text", ".md": "text", ".py": "text", ".jsonl": "jsonl", ".nd
 """What an ending says of a file."""
 Format = Literal["auto", "text", "jsonl", "parquet"]
 COMPRESSED = (".gz", ".zst")
-TEST_FOLDERS = {"test", "tests", "idle_test"}
 BLOCK_BYTES = 1 << 20
 
 
@@ -56,12 +55,12 @@ def find_files(
     """The files that one path, glob or folder means, in the order of their names; `notes` counts what is left out."""
     root = Path(given).expanduser()
     if root.is_dir():
-        named = [(path, path.relative_to(root).as_posix()) for path in walk(root, notes)]
+        names = walk(root, notes)
         if pattern:
-            kept = [(path, name) for path, name in named if Path(name).match(pattern)]
-            notes["files left out: not of data.pattern"] += len(named) - len(kept)
-            named = kept
-        found = [TextFile(path, name, kind) for path, name in named if (kind := format_of(path, wanted, notes))]
+            kept = [name for name in names if Path(name).match(pattern)]
+            notes["files left out: not of data.pattern"] += len(names) - len(kept)
+            names = kept
+        found = [TextFile(root / name, name, kind) for name in names if (kind := format_of(Path(name), wanted, notes))]
         if not found:
             raise UserError(where, f"has no files to read{of_pattern(pattern)}", got=given, fix=no_files_fix(notes))
         return found
@@ -91,22 +90,27 @@ def matching(root: Path, given: str, wanted: Format, notes: Counter[str], where:
     return found
 
 
-def walk(root: Path, notes: Counter[str]) -> Iterator[Path]:
-    """All files below a folder, sorted by name; hidden ones and links to folders are left out and counted."""
+def walk(root: Path, notes: Counter[str], skip: frozenset[str] = frozenset()) -> list[str]:
+    """Names, relative to a folder, of all files below it, sorted; without those in folders named in `skip`.
+
+    Hidden files, hidden folders and links to folders are left out and counted.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError("data.path", f"holds a folder that cannot be read ({error.strerror})", got=error.filename)
 
     found = []
     for folder, names, files in os.walk(root, onerror=refuse):
-        hidden = [n for n in names if n.startswith(".")]
-        links = [n for n in names if not n.startswith(".") and Path(folder, n).is_symlink()]
+        inside = os.path.relpath(folder, root)
+        prefix = "" if inside == "." else inside + os.sep
+        hidden = {n for n in names if n.startswith(".")}
+        links = {n for n in names if n not in hidden and os.path.islink(os.path.join(folder, n))}
         notes["folders left out: hidden"] += len(hidden)
         notes["folders left out: links to folders"] += len(links)
-        names[:] = [n for n in names if n not in hidden and n not in links and n != "__pycache__"]
+        names[:] = [n for n in names if n not in hidden and n not in links and n not in skip and n != "__pycache__"]
         notes["files left out: hidden"] += sum(n.startswith(".") for n in files)
-        found += [Path(folder, n) for n in files if not n.startswith(".")]
-    yield from sorted(found, key=lambda p: p.as_posix())
+        found += [(prefix + n).replace(os.sep, "/") for n in files if not n.startswith(".")]
+    return sorted(found)
 
 
 def format_of(path: Path, wanted: Format, notes: Counter[str]) -> str:
@@ -178,6 +182,8 @@ class ZstdReader(io.RawIOBase):
         self._file, self._library = file, zstandard
         self._frame: Any = None
         self._packed, self._ready, self._at = b"", b"", 0
+        self.n_packed = 0
+        """Bytes read from the file so far."""
 
     def readable(self) -> bool:
         """Always."""
@@ -187,6 +193,7 @@ class ZstdReader(io.RawIOBase):
         """Fill the buffer with what is decompressed so far, decompressing a little more if there is none."""
         while self._at >= len(self._ready):
             packed = self._packed or self._file.read(8192)  # small: 8 KiB of zeros' code may unpack to very much
+            self.n_packed += 0 if self._packed else len(packed)
             if not packed:
                 if self._frame is not None:
                     raise EOFError("the compressed data ends early")
