@@ -182,7 +182,7 @@ def schema() -> None:
 
 def command_names() -> list[str]:
     """The sub-commands."""
-    return [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
+    return [str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -56,10 +56,10 @@ class Run:
     @property
     def scores(self) -> Scores:
         """What evaluate measured."""
-        found = read_json(self.folder.evaluate / "scores.json")
+        found: dict[str, Any] = read_json(self.folder.evaluate / "scores.json")
         found["metrics"] = metrics_of(found["metrics"])
         found["baselines"] = {name: metrics_of(of) for name, of in found["baselines"].items()}
-        return Scores(**{name: tuple(v) if isinstance(v, list) else v for name, v in found.items()})
+        return Scores(**found | {name: tuple(found[name]) for name in ("samples", "notes")})
 
     @property
     def report(self) -> Path:
@@ -280,7 +280,8 @@ def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
 
 def stamps(recipe: Recipe) -> list[list[Any]]:
     """Name, size and time of every source file: when one changes, the data are prepared again."""
-    from danlu.data.text import Text, TextFile, find
+    from danlu.data.files import TextFile
+    from danlu.data.text import Text, find
 
     if not isinstance(recipe.data, Text):
         return []

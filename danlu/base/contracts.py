@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import Field
+
 from danlu.base.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class StationCard(Settings):
     """Rows (documents) that came in."""
     n_changed: int = 0
     """Rows passed on, changed."""
-    n_dropped: dict[str, int] = {}
+    n_dropped: dict[str, int] = Field(default_factory=dict)
     """Rows dropped, by reason."""
     examples: tuple[dict[str, str], ...] = ()
     """A few dropped or changed rows: {"row": "file.txt:12", "reason": "...", "text": "first 200 characters"}."""
@@ -92,7 +94,7 @@ class DataCard(Settings):
     """Rows that did not, by reason."""
     stations: tuple[StationCard, ...] = ()
     """The stations in order."""
-    splits: dict[str, SplitCard] = {}
+    splits: dict[str, SplitCard] = Field(default_factory=dict)
     """train, validation, test: counts."""
     vocab_size: int = 0
     """Token ids are 0 .. vocab_size - 1."""
@@ -100,9 +102,9 @@ class DataCard(Settings):
     """Type of the token files, little-endian: uint8, uint16 or uint32."""
     document_end: int | None = None
     """Token id put after each document, or None."""
-    tokenizer: dict[str, Any] = {}
+    tokenizer: dict[str, Any] = Field(default_factory=dict)
     """The tokenizer's settings with its files (relative to data/): enough to load it again."""
-    leakage: dict[str, Any] = {}
+    leakage: dict[str, Any] = Field(default_factory=dict)
     """The check after the split: pairs looked at, near-duplicates across splits found, examples."""
     warnings: tuple[str, ...] = ()
     """What a user should know: sentences."""

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from danlu.base.errors import UserError, fold, near_names, shown, slips
-from danlu.base.settings import Chosen, Settings
+from danlu.base.settings import Chosen, Settings, meanings
 
 Sections = Mapping[str, type[Settings]]
 KIND_FAULTS = {"unknown_kind", "code_not_allowed", "code_not_found"}
@@ -173,7 +173,7 @@ def missing_refusal(where: str, place: Place) -> UserError:
         return UserError(
             f"{where}", "is a section that every recipe needs", fix=f"add [{place.dotted}] with {', '.join(keys)}"
         )
-    meaning = (field.description or "").split("\n")[0].rstrip(".").replace('"', "'")
+    meaning = meanings(place.owner)[place.field].split("\n")[0].rstrip(".").replace('"', "'")
     example = next(iter(field.examples or ()), "...")
     to = f" to [{section}]" if section else ""
     return UserError(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
+import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, field_validator
@@ -21,7 +26,7 @@ ALLOWED_CODE: ContextVar[frozenset[str]] = ContextVar("ALLOWED_CODE", default=fr
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown names refused, every field documented by the docstring under it.
+    """Base of all settings: frozen, unknown names refused, every field documented by the docstring under it (`meanings`).
 
     A class that a recipe picks by `kind` declares `kind: Literal["adamw"] = "adamw"` and stands in its
     shelf's table. Settings modules never import torch, so that a wrong recipe is refused at once.
@@ -30,7 +35,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
         validate_default=True,
         arbitrary_types_allowed=False,
@@ -56,6 +60,48 @@ class Settings(BaseModel):
             if "bool" not in written and "Any" not in written:
                 raise PydanticCustomError("not_a_switch", "cannot be true or false")
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema with the meaning of each field."""
+        made = handler(schema)
+        plain = handler.resolve_ref_schema(made)
+        for name, meaning in meanings(cls).items():
+            if name in plain.get("properties", {}):
+                plain["properties"][name]["description"] = meaning
+        return made
+
+
+@cache
+def meanings(cls: type[Settings]) -> dict[str, str]:
+    """Each field's docstring: what it means, as help, schema and report show it.
+
+    pydantic can read them too, but does so for every class as it is made, which costs a third of a second at start.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, Settings) and base is not Settings:
+            found |= attribute_docstrings(base.__module__).get(base.__qualname__, {})
+    return {name: found.get(name, "") for name in cls.model_fields}
+
+
+@cache
+def attribute_docstrings(module: str) -> dict[str, dict[str, str]]:
+    """{class: {attribute: the string under it}} of a module's top-level classes, from its source."""
+    source = inspect.getsource(sys.modules[module])
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(source).body:
+        body = node.body if isinstance(node, ast.ClassDef) else []
+        for field, text in pairwise(body):
+            is_text = (
+                isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            )
+            if isinstance(node, ast.ClassDef) and isinstance(field, ast.AnnAssign) and is_text:
+                name = ast.unparse(field.target)
+                found.setdefault(node.name, {})[name] = inspect.cleandoc(text.value.value)  # type: ignore[attr-defined]
+    return found
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def parse_length(value: Any) -> Length:
     match = re.fullmatch(NUMBER + r"([kmbt]?)\s*([a-z]+)\s*", str(value).lower())
     if match:
         amount = float(match[1].replace(",", "").replace("_", "")) * SCALES[match[2]]
-        word = match[2] + match[3] if not match[3] or match[2] and match[2] + match[3] in SECONDS else match[3]
+        word = match[2] + match[3] if not match[3] or (match[2] and match[2] + match[3] in SECONDS) else match[3]
         if match[2] and word == match[2] + match[3]:
             amount /= SCALES[match[2]]
         unit = word if word in SECONDS else word.rstrip("s")

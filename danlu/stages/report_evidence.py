@@ -15,6 +15,7 @@ from danlu.base.contracts import DataCard, Metric, Scores
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, read_json
 from danlu.base.settings import Chosen, Settings
+from danlu.base.settings import meanings as docstrings
 from danlu.stages.report_curves import Training, read_training
 
 Part = TypeVar("Part")
@@ -236,14 +237,14 @@ def meanings(values: Mapping[str, Any]) -> dict[str, str]:
     return described(Recipe, values, "")
 
 
-def described(cls: type[BaseModel], values: Mapping[str, Any], prefix: str) -> dict[str, str]:
+def described(cls: type[Settings], values: Mapping[str, Any], prefix: str) -> dict[str, str]:
     """Docstrings of one section's settings and of the sections inside it; what the class does not know is left out."""
     out: dict[str, str] = {}
     for key, value in values.items():
         field_ = cls.model_fields.get(key)
         if field_ is None:
             continue
-        out[f"{prefix}{key}"] = " ".join((field_.description or "").split())
+        out[f"{prefix}{key}"] = " ".join(docstrings(cls).get(key, "").split())
         inner = value if isinstance(value, list) else [value]
         for i, item in enumerate(inner):
             section = section_class([*field_.metadata, field_.annotation], item) if isinstance(item, dict) else None
@@ -253,7 +254,7 @@ def described(cls: type[BaseModel], values: Mapping[str, Any], prefix: str) -> d
     return out
 
 
-def section_class(hints: Iterable[Any], value: Mapping[str, Any]) -> type[BaseModel] | None:
+def section_class(hints: Iterable[Any], value: Mapping[str, Any]) -> type[Settings] | None:
     """The settings class that a section's values belong to, found in a field's annotation (tuples and unions too)."""
     for hint in hints:
         if isinstance(hint, Chosen):

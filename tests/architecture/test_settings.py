@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from danlu.base.settings import Settings
+from danlu.base.settings import Settings, meanings
 from danlu.cli import command_names
 from danlu.recipe import SHELVES, SYNONYMS, Recipe
 from danlu.shelves import plain_sections
@@ -26,7 +26,7 @@ def test_the_command_set_is_frozen() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 def test_every_setting_has_a_meaning(cls: type[Settings]) -> None:
-    assert [name for name, field in cls.model_fields.items() if name != "kind" and not field.description] == []
+    assert [name for name, meaning in meanings(cls).items() if name != "kind" and not meaning] == []
     assert (cls.__doc__ or "").strip()
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from danlu.base.errors import UserError
+from danlu.base.settings import meanings
 from danlu.optim import OPTIMIZERS, SCHEDULES
 
 torch.set_num_threads(1)
@@ -100,7 +101,7 @@ def test_state_of_another_model_is_refused_whole() -> None:
 def test_every_setting_is_documented_and_serialisable(kind: str) -> None:
     cls = (OPTIMIZERS | SCHEDULES)[kind]
     assert cls.__doc__
-    assert [n for n, f in cls.model_fields.items() if not f.description] == []
+    assert [n for n, meaning in meanings(cls).items() if not meaning] == []
     assert cls().kind == kind  # type: ignore[attr-defined]
     assert cls.model_validate(cls().model_dump(mode="json", exclude_unset=True)) == cls()
     assert cls.model_json_schema()["additionalProperties"] is False
