@@ -23,7 +23,7 @@ NGRAM_BYTES = 32 << 20
 """Most training bytes that the n-gram counts: about 30 bytes of memory for each."""
 PIECE = 1 << 22
 """Tokens counted at a time."""
-XZ_BYTES = 8 << 20
+XZ_BYTES = 4 << 20
 """Most training bytes put before the validation bytes for xz, about 1 s for each MB."""
 BITS_PER_BYTE = "bits/byte"
 Floats = NDArray[np.float64]

@@ -167,13 +167,13 @@ def best_order(train: Bytes, heldout: Bytes, max_order: int = MAX_ORDER) -> int:
     The continuation orders are shared by all candidates, so that each costs one more sort.
     """
     below = np.full(len(heldout), 1 / 256)
-    n_bits = []
+    n_bits, (grams, counts) = [], counted(codes(train, 1))
     for order in range(1, max_order + 1):
-        grams, counts = counted(codes(train, order))
-        n_bits.append(-np.log2(extended(below, level(grams, counts), codes(heldout, order))).sum())
+        ends = codes(heldout, order)
+        n_bits.append(-np.log2(extended(below, level(grams, counts), ends)).sum())
         if order < max_order:
-            longer, _ = counted(codes(train, order + 1))
-            below = extended(below, continuation(longer, order), codes(heldout, order))
+            grams, counts = counted(codes(train, order + 1))
+            below = extended(below, continuation(grams, order), ends)
     return int(np.argmin(n_bits)) + 1
 
 
