@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -301,10 +301,11 @@ def without_seen(rows: list[Row], station: Station, seen: SeenTexts) -> list[Row
     return [row for row, is_first in zip(rows, first, strict=True) if is_first]
 
 
-def cleaned(batches: Iterable[list[Row]], steps: Iterable[tuple[Settings, Station]]) -> Iterator[list[Row]]:
-    """Batches of rows through the steps in order. Near-duplicates need all rows and are not done here."""
+def cleaned(steps: Iterable[tuple[Settings, Station]]) -> Callable[[list[Row]], list[Row]]:
+    """The steps in order as one function of a batch of rows. Near-duplicates need all rows and are not done here."""
     plan = [(step, station, SeenTexts()) for step, station in steps]
-    for rows in batches:
+
+    def through(rows: list[Row]) -> list[Row]:
         for step, station, seen in plan:
             if isinstance(step, RowStep):
                 rows = step.apply(rows, station)
@@ -312,4 +313,6 @@ def cleaned(batches: Iterable[list[Row]], steps: Iterable[tuple[Settings, Statio
                 rows = without_seen(rows, station, seen)
             else:
                 raise UserError("data.clean", "has a step that cannot be carried out row by row", got=station.name)
-        yield rows
+        return rows
+
+    return through

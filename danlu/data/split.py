@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -88,8 +88,18 @@ class Assignment:
     """(n_rows,) uint8: TRAIN, VALIDATION, TEST or DROPPED; of a row that is cut, the split of its first character."""
     cuts: tuple[int, ...] = ()
     """By order: characters (of all kept texts laid end to end) before which train and validation end."""
+    n_characters: int = 0
+    """By order: characters of all kept texts."""
     warnings: tuple[str, ...] = ()
     """What a user should know."""
+
+    @property
+    def present(self) -> list[int]:
+        """Numbers of the splits that get any text."""
+        if not self.cuts:
+            return [split for split in (TRAIN, VALIDATION, TEST) if (self.labels == split).any()]
+        edges = (0, *self.cuts, self.n_characters)
+        return [split for split in (TRAIN, VALIDATION, TEST) if edges[split + 1] > edges[split]]
 
     def pieces(self, rows: Iterable[SpooledRow]) -> Iterator[tuple[int, bytes]]:
         """(split number, text) of every row that is kept; `rows` from the first to the last."""
@@ -126,7 +136,7 @@ def assign(settings: Settings, spool: Spool, keep: np.ndarray, roots: np.ndarray
         ordered = _by_order(OrderSplit(validation=settings.validation, test=settings.test), spool, keep)
         why = f"The text has {n_rows} documents, fewer than data.split.min_documents = {settings.min_documents}"
         note = f"{why}, so it was split by order, not by content: the last part validates."
-        return Assignment(ordered.labels, ordered.cuts, (note,))
+        return replace(ordered, warnings=(note,))
     return _by_content(settings, spool.hashes, keep, np.arange(len(spool)) if roots is None else roots)
 
 
@@ -148,7 +158,7 @@ def _by_order(settings: OrderSplit, spool: Spool, keep: np.ndarray) -> Assignmen
             raise _nothing(f"data.split.{name}", f"{total} characters of text")
     if not cuts[0]:
         raise _nothing("data.split", f"{total} characters of text")
-    return Assignment(labels, cuts)
+    return Assignment(labels, cuts, total)
 
 
 def _by_content(settings: ContentSplit, hashes: np.ndarray, keep: np.ndarray, roots: np.ndarray) -> Assignment:

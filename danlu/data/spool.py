@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from array import array
 from collections.abc import Iterator
@@ -80,10 +81,10 @@ class Spool:
     def name_of(self, number: int) -> str:
         """Name of one row."""
         self._file.flush()
-        with self.path.open("rb") as file:
-            file.seek(self._offsets[number])
-            _, n_label, _, _ = _HEAD.unpack(file.read(_HEAD.size))
-            return file.read(n_label).decode("utf-8", "surrogateescape")
+        head = os.pread(self._file.fileno(), _HEAD.size, self._offsets[number])
+        _, n_label, _, _ = _HEAD.unpack(head)
+        label = os.pread(self._file.fileno(), n_label, self._offsets[number] + _HEAD.size)
+        return label.decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
         """Remove the file."""
