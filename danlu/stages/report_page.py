@@ -227,7 +227,9 @@ def time_spent(evidence: Evidence) -> Html | None:
         tag("div", *bar, class_="whole", role="img", aria_label="Share of each part; the table has the numbers."),
         tag("table", tag("tbody", *legend), class_="parts"),
     )
-    return tag("div", tag("div", whole), chart("times", "Seconds a step"), class_="two")
+    return tag(
+        "div", tag("div", whole), chart("times", "Seconds a step", "rare slow steps run off the top"), class_="two"
+    )
 
 
 def samples(evidence: Evidence) -> Html | None:

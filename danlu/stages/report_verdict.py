@@ -104,7 +104,9 @@ def of_training(evidence: Evidence) -> Iterator[Finding]:
     troubles = [text for _, _, text in training.events if event_kind(text) == "trouble"]
     if troubles:
         times = "once" if len(troubles) == 1 else f"{len(troubles)} times"
-        yield Finding("warn", f"Training ran into trouble {times}; the marks on the curve show where.")
+        yield Finding(
+            "warn", f"Training ran into trouble {times} (marked on the curve), first: {troubles[0].rstrip('.')}."
+        )
     points = [(step, row.get("loss")) for step, _, row in training.validations.items]
     if len(points) < 5 or training.best is None or training.last is None:
         return
@@ -161,7 +163,7 @@ def of_data(evidence: Evidence) -> Iterator[Finding]:
         return
     rejected = sum(card.rows_rejected.values())
     if card.rows_in == card.rows_used + rejected:
-        text = f"Every one of {card.rows_in:,} rows is accounted for: {card.rows_used:,} used, {rejected:,} rejected."
+        text = f"Every row is accounted for: {card.rows_in:,} read = {card.rows_used:,} used + {rejected:,} rejected."
         yield Finding("good", text)
     else:
         text = f"{card.rows_in:,} rows came in, but {card.rows_used:,} used + {rejected:,} rejected do not add up."
