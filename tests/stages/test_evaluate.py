@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,6 @@ def test_the_best_checkpoint_is_scored_not_the_newest(made: tuple[Recipe, RunFol
 
 
 def test_the_moving_average_is_used_when_there_is_one(made: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
-    import shutil
-
     recipe, run = made
     other = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     shutil.rmtree(other.checkpoints)
@@ -172,23 +171,23 @@ def test_generate_streams_the_same_text_for_the_same_seed(made: tuple[Recipe, Ru
 def test_predict_scores_each_text_alone(made: tuple[Recipe, RunFolder]) -> None:
     recipe, run = made
     rows = list(predict(recipe, run, ["for node in tree\n" * 3, "丹炉", ""]))
-    assert [row["n_bytes"] for row in rows[:2]] == [51, 6] or load_model(run, recipe).card.document_end is None
+    assert load_model(run, recipe).card.document_end == 256
+    assert [row["n_bytes"] for row in rows[:2]] == [51, 6]
     assert rows[0]["bits"] == pytest.approx(rows[0]["bits_per_byte"] * rows[0]["n_bytes"])
     assert rows[2]["bits_per_byte"] is None
     assert next(predict(recipe, run, ["丹炉"]))["bits"] == pytest.approx(rows[1]["bits"], rel=1e-6)
 
 
-def test_a_split_that_is_not_there_is_told(made: tuple[Recipe, RunFolder]) -> None:
-    recipe, run = made
-    changed = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"on": "test"})})
-    if "test" not in load_model(run, recipe).card.splits:
-        with pytest.raises(UserError, match="must be a split of the data"):
-            evaluate(changed, run, quiet)
+def test_a_split_that_is_not_there_is_told(made: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
+    other = RunFolder(shutil.copytree(made[1].path, tmp_path / "run"))
+    card = read_json(other.data / "card.json")
+    del card["splits"]["validation"]
+    write_json(other.data / "card.json", card)
+    with pytest.raises(UserError, match="must be a split of the data"):
+        evaluate(made[0], other, quiet)
 
 
 def test_a_run_without_a_checkpoint_is_told(made: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
-    import shutil
-
     other = RunFolder(shutil.copytree(made[1].path, tmp_path / "run"))
     shutil.rmtree(other.checkpoints)
     with pytest.raises(UserError, match="no good checkpoint"):
