@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from danlu.stages.prepare import prepare
 
 from danlu.base.contracts import DataCard, Metric
 from danlu.base.errors import UserError
@@ -22,6 +21,7 @@ from danlu.recipe import Recipe
 from danlu.stages.evaluate import compared, evaluate, first_words
 from danlu.stages.generate import generate
 from danlu.stages.predict import predict
+from danlu.stages.prepare import prepare
 from danlu.trained import load_model
 
 torch.set_num_threads(1)
