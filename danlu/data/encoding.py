@@ -146,7 +146,9 @@ def western(data: bytes) -> str:
 def is_codec(name: str) -> bool:
     """Whether Python knows the name as a codec from bytes to text."""
     try:
-        return isinstance(b"".decode(name), str)
+        return isinstance(b"a".decode(name), str)
+    except UnicodeDecodeError:  # such as utf-16, which takes two bytes
+        return True
     except (LookupError, ValueError):
         return False
 

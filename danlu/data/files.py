@@ -182,8 +182,8 @@ class ZstdReader(io.RawIOBase):
         self._file, self._library = file, zstandard
         self._frame: Any = None
         self._packed, self._ready, self._at = b"", b"", 0
-        self.n_packed = 0
-        """Bytes read from the file so far."""
+        self.n_packed = self.n_unpacked = 0
+        """Bytes read from the file so far, and what they came to."""
 
     def readable(self) -> bool:
         """Always."""
@@ -204,6 +204,7 @@ class ZstdReader(io.RawIOBase):
                 self._ready, self._at = self._frame.decompress(packed), 0
             except self._library.ZstdError as error:
                 raise BrokenFileError(str(error)) from None
+            self.n_unpacked += len(self._ready)
             self._packed = self._frame.unused_data if self._frame.eof else b""
             self._frame = None if self._frame.eof else self._frame
         n = min(len(buffer), len(self._ready) - self._at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from pydantic_core import from_json
 from danlu.base.errors import UserError
 from danlu.data.catalog import CATALOG
 from danlu.data.clean import Row, Station
-from danlu.data.files import COMPRESSED, BrokenFileError, TextFile, open_bytes, read_some
-from danlu.data.rows import READERS, Intake
+from danlu.data.files import COMPRESSED, BrokenFileError, TextFile, ZstdReader, open_bytes, read_some
+from danlu.data.rows import READERS, Intake, stream_codec
 from danlu.data.text import Text, find, told
 
 N_FILES = 16
@@ -92,7 +93,11 @@ def look_into(file: TextFile, settings: Text) -> tuple[list[Row], float]:
         lines = unpacked.split(b"\n")[: max(1, intake.station.n_in)]
         n_seen = sum(len(line) + 1 for line in lines)
         return rows, packing * n_text / max(1, n_seen)
-    return rows, packing * (n_text / min(len(unpacked), limit) if unpacked and rows else 0.0)
+    if not rows or not unpacked:
+        return rows, 0.0
+    codec, _ = stream_codec(unpacked, settings.encoding)
+    n_seen = min(len(unpacked), limit) if codec in ("", "bytewise") else len(rows[0][1].encode(codec))
+    return rows, packing * n_text / n_seen
 
 
 def unpacking(path: Path) -> tuple[bytes, float]:
@@ -102,12 +107,19 @@ def unpacking(path: Path) -> tuple[bytes, float]:
             head = read_some(stream, LOOK_BYTES)
         except BrokenFileError:
             return b"", 1.0
-        if path.suffix.lower() not in COMPRESSED or not head:
-            return head, 1.0
-        is_whole = len(head) < LOOK_BYTES
-        packed: Any = getattr(stream, "fileobj", None) or getattr(stream, "raw", stream)
-        n_packed = path.stat().st_size if is_whole else getattr(packed, "n_packed", 0) or packed.tell()
-    return head, len(head) / max(1, n_packed)
+        raw: Any = getattr(stream, "raw", None)
+    ending, n_disk = path.suffix.lower(), path.stat().st_size
+    if ending not in COMPRESSED or not head:
+        return head, 1.0
+    if len(head) < LOOK_BYTES:
+        return head, len(head) / n_disk
+    if isinstance(raw, ZstdReader):
+        return head, raw.n_unpacked / raw.n_packed
+    with path.open("rb") as file:  # gzip reads ahead: unpack once more to see how much the head took
+        packed = file.read(LOOK_BYTES)
+    unpacker = zlib.decompressobj(wbits=31)
+    n_unpacked = len(unpacker.decompress(packed, LOOK_BYTES))
+    return head, n_unpacked / (len(packed) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data))
 
 
 def look_at(path: str) -> Proposal:
