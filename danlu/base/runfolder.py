@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,11 @@ class RunFolder:
     def lock(self) -> Iterator[RunFolder]:
         """Own the folder; whoever comes second is told the owner's process id. The kernel frees it on any death."""
         path = self.path / "lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            fix = "check its rights and the disk, or choose another --out"
+            raise UserError(str(path), f"cannot be opened ({error.strerror})", fix=fix) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -155,8 +159,13 @@ class RunFolder:
         _held.add(fd)
         try:
             os.ftruncate(fd, 0)
-            write_all(fd, json.dumps(_owner_record()).encode())
-            self._write_identity()
+            with suppress(OSError):  # on a full disk the lock holds all the same, only without a name on it
+                write_all(fd, json.dumps(_owner_record()).encode())
+            try:
+                self._write_identity()
+            except OSError as error:
+                fix = "free some disk space, or choose another --out"
+                raise UserError(str(self.path), f"cannot be written ({error.strerror})", fix=fix) from error
             yield self
         finally:
             if fd in _held:  # not in a forked child
