@@ -42,7 +42,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, operations: Operations) -> Tensor:
         """(.., in) -> (.., out)."""
-        y = operations.linear(x, self.weight)
+        y: Tensor = operations.linear(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.qkv = Linear(shape.width, (shape.n_heads + 2 * shape.n_kv_heads) * shape.head_width, shape.biased)
         self.out = Linear(shape.n_heads * shape.head_width, shape.width, shape.biased)
 
-    def forward(self, x_BTD: Tensor, rotary: Tensor, mask: Tensor | None, run: Any) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: Tensor, mask: Tensor | None, run: DecoderModel) -> Tensor:
         """(B, T, D) -> (B, T, D). mask (B, 1, T, T) keeps documents apart; run is the model's way of computing."""
         s = self.shape
         qkv = self.qkv(x_BTD, run.operations)
@@ -86,10 +86,11 @@ class Attention(nn.Module):
             grouped = s.n_heads != s.n_kv_heads
             y_BNTH = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped)
             y = y_BNTH.transpose(1, 2).flatten(2)
-        return self.out(y, run.operations)
+        out: Tensor = self.out(y, run.operations)
+        return out
 
     def decode(
-        self, x_BTD: Tensor, rotary: Tensor, past: tuple[Tensor, Tensor], run: Any
+        self, x_BTD: Tensor, rotary: Tensor, past: tuple[Tensor, Tensor], run: DecoderModel
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As forward for tokens that come after `past` (k, v each (B, K, S, H)); returns the longer past too."""
         s = self.shape
@@ -110,13 +111,14 @@ class FeedForward(nn.Module):
         self.down = Linear(shape.hidden_width, shape.width, shape.biased)
         self.dead_frac: float | None = None
 
-    def forward(self, x_BTD: Tensor, run: Any) -> Tensor:
+    def forward(self, x_BTD: Tensor, run: DecoderModel) -> Tensor:
         """(B, T, D) -> (B, T, D). While the model is watched, notes the fraction of units that are 0 on every token."""
         up = self.up(x_BTD, run.operations)
         y = run.operations.swiglu(up) if self.activation == "swiglu" else run.operations.activation(up, self.activation)
         if run.watched and self.activation in ("relu", "relu2"):
             self.dead_frac = float((y.detach().flatten(0, 1).amax(0) <= 0).float().mean())
-        return self.down(y, run.operations)
+        down: Tensor = self.down(y, run.operations)
+        return down
 
 
 class Block(nn.Module):
@@ -128,7 +130,7 @@ class Block(nn.Module):
         self.norm2, self.feed_forward = Norm(shape), FeedForward(settings, shape)
 
     def forward(
-        self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Tensor | None, run: Any
+        self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Tensor | None, run: DecoderModel
     ) -> tuple[Tensor, Tensor]:
         """(B, T, D) twice -> (B, T, D) twice."""
         x, h = self.norm1(x, delta, run.operations)
@@ -137,7 +139,7 @@ class Block(nn.Module):
         return x, run.branch(self.feed_forward(h, run))
 
     def decode(
-        self, x: Tensor, delta: Tensor | None, rotary: Tensor, past: Any, run: Any
+        self, x: Tensor, delta: Tensor | None, rotary: Tensor, past: Any, run: DecoderModel
     ) -> tuple[Tensor, Tensor, Any]:
         """As forward, with the keys and values of earlier tokens."""
         x, h = self.norm1(x, delta, run.operations)
@@ -156,17 +158,20 @@ class DecoderModel(nn.Module):
         self.attention = "fused" if settings.attention == "auto" else settings.attention
         self.dtype, self.watched = torch.float32, False
         s = self.shape
-        self.embedding = nn.Embedding(vocab_size, s.width)
-        self.positions = nn.Embedding(s.context, s.width) if s.learned_positions else None
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(vocab_size, s.width), freeze=False)  # filled below
+        self.positions = (
+            nn.Embedding.from_pretrained(torch.empty(s.context, s.width), freeze=False) if s.learned_positions else None
+        )
         self.blocks = nn.ModuleList(Block(settings, s) for _ in range(s.n_layers))
         self.norm = Norm(s)
         self.head = self.embedding if s.tied else Linear(s.width, vocab_size, False)
+        self.rotary: Tensor
         self.register_buffer("rotary", self._rotary(s.context), persistent=False)
         if self.embedding.weight.device.type != "meta":
             self.initialise(seed)
 
     def _rotary(self, n_positions: int) -> Tensor:
-        table = rotary_table(n_positions, self.shape.head_width, self.settings.rotary_base)
+        table = rotary_table(n_positions, self.shape.head_width, self.settings.rotary_base, torch.device("cpu"))
         if self.shape.learned_positions:  # no rotation
             table[0], table[1] = 1.0, 0.0
         return table
@@ -226,10 +231,12 @@ class DecoderModel(nn.Module):
         start, T = cache[0][0].shape[2], tokens_BT.shape[1]
         x, delta, longer = self.embed(tokens_BT, start), None, []
         rotary = self.rotary[:, start : start + T].contiguous()
-        for block, past in zip(self.blocks, cache, strict=True):
-            x, delta, past = block.decode(x, delta, rotary, past, self)
-            longer.append(past)
-        _, features = self.norm(x[:, -1:], delta[:, -1:], self.operations)
+        blocks: Any = self.blocks
+        for block, past in zip(blocks, cache, strict=True):
+            x, delta, kept = block.decode(x, delta, rotary, past, self)
+            longer.append(kept)
+        last = None if delta is None else delta[:, -1:]
+        _, features = self.norm(x[:, -1:], last, self.operations)
         return features[:, -1].float() @ self.head.weight.float().t() / self.settings.width_ratio, longer
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -61,10 +61,12 @@ class Watch:
 def trouble(layers: Mapping[str, Mapping[str, float]], step: int) -> list[str]:
     """Sentences that name vanishing or exploding gradients and dead units, with the numbers they rest on."""
     found = []
-    norms = {name: s["grad_norm"] for name, s in layers.items() if name.startswith("blocks.")}
-    if len(norms) >= 4 and max(norms.values()) > 0:
-        low, high = min(norms, key=norms.__getitem__), max(norms, key=norms.__getitem__)
-        if norms[low] < VANISHING * norms[high]:
+    for part in ("attention", "feed_forward"):
+        norms = {
+            name: s["grad_norm"] for name, s in layers.items() if name.startswith("blocks.") and name.endswith(part)
+        }
+        low, high = (f(norms, key=norms.__getitem__, default="") for f in (min, max))
+        if low and 0 < norms[high] and norms[low] < VANISHING * norms[high]:
             found.append(
                 f"vanishing gradient at step {step}: {low} gets {norms[low]:.2g}, {high} gets {norms[high]:.2g}"
             )

@@ -43,7 +43,7 @@ class Clock:
 def add_penalty(model: nn.Module, l2: float) -> float:
     """L2 in the loss: l2/2 * sum of squared matrix entries; adds its gradient, returns its value."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2 and p.grad is not None]
-    torch._foreach_add_([p.grad for p in matrices], [p.detach() for p in matrices], alpha=l2)
+    torch._foreach_add_([p.grad for p in matrices if p.grad is not None], [p.detach() for p in matrices], alpha=l2)
     return 0.5 * l2 * float(torch.stack(torch._foreach_norm([p.detach() for p in matrices])).square().sum())
 
 

@@ -87,8 +87,10 @@ def test_layers_have_names():
 
 
 def test_trouble_is_named_only_where_it_is():
-    healthy = {f"blocks.{i}.mlp": {"grad_norm": 1.0 + i, "update_ratio": 1e-3, "dead_frac": 0.1} for i in range(6)}
+    healthy = {
+        f"blocks.{i}.feed_forward": {"grad_norm": 1.0 + i, "update_ratio": 1e-3, "dead_frac": 0.1} for i in range(6)
+    }
     assert trouble(healthy, 100) == []
-    sick = healthy | {"blocks.0.mlp": {"grad_norm": 1e-5, "update_ratio": 0.5, "dead_frac": 0.9}}
+    sick = healthy | {"blocks.0.feed_forward": {"grad_norm": 1e-5, "update_ratio": 0.5, "dead_frac": 0.9}}
     said = " ".join(trouble(sick, 100))
-    assert all(word in said for word in ("vanishing", "exploding", "dead units", "blocks.0.mlp"))
+    assert all(word in said for word in ("vanishing", "exploding", "dead units", "blocks.0.feed_forward"))
