@@ -20,9 +20,11 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Trains large models end to end: data in; a clean data set, a plan, a trained model, scores and a report out.",
     epilog="--debug after any command shows the full traceback of a mistake.",
 )
+SECTIONS = {"data", "model", "task", "optimizer", "schedule", "train", "checkpoint", "evaluate", "plan", "parallel"}
 Target = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe file, or the folder of an earlier run.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Set = Annotated[
@@ -201,15 +203,16 @@ def main(arguments: list[str] | None = None) -> None:
     except (DanluError, OSError) as error:
         if debug:
             raise
-        sys.stderr.write(told(error) + "\n")
+        sys.stderr.write(told(error, given[1:2]) + "\n")
         code = error.exit_code if isinstance(error, DanluError) else WRONG_INPUT
     sys.exit(code)
 
 
-def told(error: DanluError | OSError) -> str:
-    """An error as its one sentence."""
+def told(error: DanluError | OSError, target: list[str]) -> str:
+    """An error as its one sentence; a setting that a stage refused is given its recipe's name."""
     if isinstance(error, DanluError):
-        return one_line(str(error))
+        of_setting = isinstance(error, UserError) and error.where.partition(".")[0] in SECTIONS
+        return one_line(f"{target[0]}: {error}" if of_setting and target else str(error))
     place = f"{error.filename}: " if error.filename else ""
     return one_line(f"{place}{error.strerror or error}.")
 

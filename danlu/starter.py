@@ -12,12 +12,13 @@ from danlu.base.errors import UserError
 from danlu.base.toml import toml_value
 from danlu.base.units import short_count
 from danlu.data.survey import Proposal, look_at
+from danlu.data.tokenizer import Bpe
 
 BYTES_PER_TOKEN = 3.5
 """Of English and code under a vocabulary of some thousands of tokens; used for a first guess only."""
 TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022 (2203.15556)."""
-SIZES = (300_000, 1_000_000, 3_000_000, 10_000_000)
+SIZES = (300_000, 500_000, 1_000_000, 3_000_000, 10_000_000)
 """Models that a laptop trains in minutes."""
 
 
@@ -38,7 +39,8 @@ def starter(data: str, proposal: Proposal) -> str:
     seen = (
         f"{found.n_files:,} file(s), about {short_count(found.n_text_bytes)} bytes of text" if found.n_files else data
     )
-    size, why = size_for(found.n_text_bytes)
+    tokenizer = proposal.settings.get("tokenizer", {})
+    size, why = size_for(found.n_text_bytes, tokenizer.get("vocab_size", Bpe().vocab_size))
     lines = [
         f"# A starter recipe for {seen}.",
         "# Every setting that is not here has its default: danlu list text, danlu list decoder, danlu list train.",
@@ -65,19 +67,22 @@ def section(name: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) 
     return lines + inner
 
 
-def size_for(n_text_bytes: int) -> tuple[str, str]:
-    """A model size for an amount of text, and why."""
-    if not n_text_bytes:
-        return "1M", "a first try; the data were not looked at"
+def size_for(n_text_bytes: int, vocab_size: int) -> tuple[str, str]:
+    """A model size for an amount of text, and why: no smaller than twice its tables of token vectors at width 64."""
     wanted = n_text_bytes / BYTES_PER_TOKEN / TOKENS_PER_PARAMETER
-    size = max((s for s in SIZES if s <= wanted), default=SIZES[0])
-    n_tokens = short_count(n_text_bytes / BYTES_PER_TOKEN)
+    least = 2 * 2 * 64 * vocab_size
+    fitting = [size for size in SIZES if size >= least] or [SIZES[-1]]
+    size = max((size for size in fitting if size <= wanted), default=fitting[0])
+    if not n_text_bytes:
+        return short_count(size), "a first try; the data were not looked at"
     return short_count(
         size
-    ), f"about {n_tokens} tokens; {TOKENS_PER_PARAMETER} a parameter (Hoffmann et al. 2022), laptop-sized"
+    ), f"for about {short_count(n_text_bytes / BYTES_PER_TOKEN)} tokens; danlu list decoder shows every dial"
 
 
 def name_for(data: str) -> str:
     """A run name from a path: letters, digits and dashes."""
-    words = re.findall(r"[A-Za-z0-9]+", Path(data.removeprefix("hub:")).stem)
+    path = Path(data.removeprefix("hub:"))
+    plain = [part for part in path.parts if not re.search(r"[*?\[]", part)]
+    words = re.findall(r"[A-Za-z0-9]+", Path(plain[-1]).stem if plain else "")
     return "-".join(words).lower()[:40] or "my-run"

@@ -1,0 +1,216 @@
+"""Check: what a run would be, before anything is written or read through.
+
+The model is built on torch's meta device (shapes without memory) and one sample goes through it and its loss, so a
+shape that does not fit is found now; what backward would keep is counted on the way. The data are looked into, not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from danlu.base.contracts import Batch
+from danlu.base.errors import UserError
+from danlu.base.settings import Settings
+from danlu.base.units import short_count
+from danlu.data.survey import Estimate, estimate
+from danlu.recipe import Recipe
+
+BYTES_PER_TOKEN = 3.5
+"""Of English and code under a trained vocabulary of some thousands of tokens; prepare counts the true number."""
+
+
+@dataclass
+class Check:
+    """A run foretold."""
+
+    title: str
+    n_parameters: int
+    memory_bytes: int
+    """Weights, gradients, optimizer state, and what backward keeps of one micro-batch (of one sample when auto)."""
+    disk_bytes: int
+    """Token files and checkpoints."""
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    """(setting, value, why)."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the meta model weighs, in bytes."""
+
+    n_parameters: int
+    parameters: int
+    optimizer: int
+    kept_per_sample: int
+
+
+def check(recipe: Recipe) -> Check:
+    """Resolve, build on the meta device, pass one sample through, estimate."""
+    data: Any = recipe.data
+    looked = estimate(data)
+    n_vocabulary, vocabulary_why = vocabulary(data.tokenizer, looked)
+    model: Any = recipe.model
+    shape = model.shape(n_vocabulary)
+    weights = weigh(recipe, n_vocabulary)
+    n_tokens = tokens_in(data.tokenizer, looked)
+    n_micro = recipe.train.micro_batch if isinstance(recipe.train.micro_batch, int) else 1
+    memory = 2 * weights.parameters + weights.optimizer + n_micro * weights.kept_per_sample
+    n_checkpoints = recipe.checkpoint.keep + 1
+    disk = n_tokens * token_bytes(n_vocabulary) + n_checkpoints * (weights.parameters + weights.optimizer)
+    found = Check(f"{recipe.name}: what a run would be", weights.n_parameters, memory, disk, notes=list(looked.notes))
+    found.rows += [
+        ("data", f"{looked.n_files:,} files, {size(looked.n_bytes)}", f"about {size(looked.n_text_bytes)} of text; looked into, not read"),
+        ("vocabulary", f"{n_vocabulary:,}", vocabulary_why),
+        ("tokens", f"about {short_count(n_tokens)}", "text bytes over bytes per token; prepare counts them"),
+        ("parameters", f"{weights.n_parameters:,}", f"{short_count(shape.n_hidden_parameters)} beside embedding and head"),
+        *model_rows(model, shape),
+        ("FLOPs per token", short_count(shape.flops_per_token()), "6 a parameter and causal attention (Kaplan et al. 2020)"),
+        ("memory", f"about {size(memory)}", memory_why(weights, n_micro, recipe)),
+        ("disk", f"about {size(disk)}", f"token files, and {n_checkpoints} checkpoints of {size(weights.parameters + weights.optimizer)}"),
+        *open_rows(recipe),
+    ]  # fmt: skip
+    return found
+
+
+def vocabulary(tokenizer: Settings, looked: Estimate) -> tuple[int, str]:
+    """(tokens in the vocabulary, why), before any tokenizer is trained."""
+    kind = getattr(tokenizer, "kind", "")
+    if kind == "bytes":
+        return 257, "256 bytes and a document end"
+    if kind == "characters":
+        seen = {character for _, text in looked.sample for character in text}
+        return len(seen) + 2, "characters seen while looking; prepare counts them all"
+    if kind == "loaded":
+        path = Path(str(getattr(tokenizer, "path", ""))).expanduser()
+        return loaded_size(path), f"from {path.name}"
+    return int(getattr(tokenizer, "vocab_size", 0)), "data.tokenizer.vocab_size; a small text may give fewer"
+
+
+def loaded_size(path: Path) -> int:
+    """Tokens of a tokenizer.json."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        added = [token["id"] for token in found.get("added_tokens", ())]
+        return max(len(found["model"]["vocab"]), max(added, default=0) + 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "strerror", None) or "it has no model.vocab"
+        raise UserError("data.tokenizer.path", f"is not a tokenizer.json ({why})", got=str(path)) from error
+
+
+def tokens_in(tokenizer: Settings, looked: Estimate) -> int:
+    """A guess of the tokens of all text."""
+    kind = getattr(tokenizer, "kind", "")
+    if kind == "characters":
+        n_characters = sum(len(text) for _, text in looked.sample)
+        n_bytes = sum(len(text.encode("utf-8", "replace")) for _, text in looked.sample)
+        return round(looked.n_text_bytes * n_characters / max(1, n_bytes))
+    return round(looked.n_text_bytes / (1.0 if kind == "bytes" else BYTES_PER_TOKEN))
+
+
+def token_bytes(n_vocabulary: int) -> int:
+    """Bytes of one token in the token files."""
+    return 1 if n_vocabulary <= 2**8 else 2 if n_vocabulary <= 2**16 else 4
+
+
+def weigh(recipe: Recipe, n_vocabulary: int) -> Weights:
+    """Build model and optimizer on the meta device, pass one sample through model and loss; all sizes in bytes."""
+    import torch
+
+    settings: Any = recipe.model
+    task: Any = recipe.task
+    with torch.device("meta"):
+        model = settings.build(n_vocabulary, recipe.seed).to("meta")
+        tokens = torch.zeros(1, settings.context, dtype=torch.int64)
+        with kept_bytes() as kept:
+            task.loss_sum(
+                model(Batch({"tokens": tokens, "targets": tokens}, settings.context)),
+                Batch({"tokens": tokens, "targets": tokens}, settings.context),
+            )
+    parameters = list(model.parameters())
+    return Weights(
+        n_parameters=sum(p.numel() for p in parameters),
+        parameters=sum(p.numel() * p.element_size() for p in parameters),
+        optimizer=sum(t.numel() * t.element_size() for t in optimizer_tensors(recipe, model)),
+        kept_per_sample=max(0, sum(kept.values()) - sum(kept.get(storage(p), 0) for p in parameters)),
+    )
+
+
+def optimizer_tensors(recipe: Recipe, model: Any) -> list[Any]:
+    """The state that the update rule keeps, on the model's device; an auto setting does not change its size."""
+    settings: Any = recipe.optimizer
+    fill = {name: 1e-3 for name in ("lr", "weight_decay") if getattr(settings, name, None) == "auto"}
+    return list(settings.model_copy(update=fill).build(model).tensors().values())
+
+
+@contextmanager
+def kept_bytes() -> Iterator[dict[int, int]]:
+    """Bytes of every tensor storage that autograd keeps for backward, by storage."""
+    import torch
+
+    kept: dict[int, int] = {}
+    held = []  # a storage that is freed could lend its address to the next
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        held.append(tensor)
+        kept[storage(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept
+
+
+def storage(tensor: Any) -> int:
+    """What tells one storage from another, on the meta device too, where all addresses are 0."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def model_rows(model: Settings, shape: Any) -> list[tuple[str, str, str]]:
+    """The model's dials, with what they came to."""
+    rows = []
+    for name in ("n_layers", "width", "n_heads", "n_kv_heads", "hidden_width", "context"):
+        given = name in model.model_fields_set
+        size_of = (
+            f"derived from size = {short_count(model.size)}" if getattr(model, "size", "auto") != "auto" else "derived"
+        )  # type: ignore[attr-defined]
+        why = "given" if given else "default" if name == "context" else size_of
+        rows.append((f"model.{name}", f"{getattr(shape, name):,}", why))
+    return rows
+
+
+def memory_why(weights: Weights, n_micro: int, recipe: Recipe) -> str:
+    """What the memory is made of."""
+    samples = "one sample" if n_micro == 1 else f"{n_micro} samples"
+    micro = "" if isinstance(recipe.train.micro_batch, int) else "; plan chooses train.micro_batch"
+    parts = f"weights and gradients {size(2 * weights.parameters)}, optimizer {size(weights.optimizer)}"
+    return f"{parts}, kept for backward {size(n_micro * weights.kept_per_sample)} ({samples}, fp32{micro})"
+
+
+def open_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """The main settings of training, and who answers those that are auto."""
+    rows = []
+    for section, names in (
+        ("optimizer", ("kind", "lr", "weight_decay")),
+        ("schedule", ("kind",)),
+        ("train", ("length", "batch", "micro_batch", "precision")),
+    ):
+        settings = getattr(recipe, section)
+        values = settings.model_dump(mode="json")
+        for name in names:
+            if name in values:
+                origin = "given" if name in settings.model_fields_set else "default"
+                why = "answered by danlu plan" if values[name] == "auto" else origin
+                rows.append((f"{section}.{name}", str(values[name]), why))
+    return rows
+
+
+def size(n_bytes: float) -> str:
+    """1234567 -> "1.2 MB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.3g} {unit}"
+    return f"{n_bytes:.0f} bytes"
