@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,8 +31,10 @@ from danlu.data.windows import Windows
 WORD = struct.Struct("<q")
 HEAD = struct.Struct("<Bq")
 READY, DATA, ERROR = range(3)
-START_S = 60.0
+START_S = 20.0
 """A worker may take this long to start, on a machine that has much else to do."""
+AT_START = -1
+"""Stands for the step of a worker that was lost before it was asked for one."""
 STRIKES = 3
 """Workers lost on one step before it is given up."""
 LOOK_S = 0.05
@@ -105,22 +107,25 @@ class Readers:
         """The arrays of `step`, as Windows.read gives them."""
         while len(self.workers) < self.how.n_workers:
             self.workers.append(self.start())
-        n_ahead = self.how.n_workers * self.how.ahead
-        self.ready = {s: data for s, data in self.ready.items() if step <= s < step + n_ahead}
-        for s in range(step, step + n_ahead):
-            self.ask(s)
+        wanted = range(step, step + self.how.n_workers * self.how.ahead)
+        self.ready = {s: data for s, data in self.ready.items() if s in wanted}
+        self.ask(wanted)
         self.collect(0.0)
         while step not in self.ready:
             began = time.monotonic()
             self.collect(LOOK_S)
             self.replace_lost(min(time.monotonic() - began, 2 * LOOK_S))
+            self.ask(wanted)
         self.strikes.pop(step, None)
         return unpacked(self.ready.pop(step), self.windows)
 
-    def ask(self, step: int) -> None:
-        """Ask the least busy worker for a step, unless it is here or on its way."""
-        if step not in self.ready and not any(step in worker.steps for worker in self.workers):
-            min(self.workers, key=lambda worker: len(worker.steps)).ask(step)
+    def ask(self, wanted: Iterable[int]) -> None:
+        """Ask the least busy of those that have started for every step that is neither here nor on its way."""
+        started = [worker for worker in self.workers if worker.is_ready]
+        known = {*self.ready, *(s for worker in started for s in worker.steps)}
+        for step in wanted if started else ():
+            if step not in known:
+                min(started, key=lambda worker: len(worker.steps)).ask(step)
 
     def collect(self, patience_s: float) -> None:
         """Take in what the workers have sent, waiting at most `patience_s` for something."""
@@ -141,6 +146,7 @@ class Readers:
         """One message: it has started, here is a batch, or this is why there is none."""
         if kind == READY:
             worker.is_ready = True
+            self.strikes.pop(AT_START, None)
         elif kind == DATA:
             self.ready[worker.steps.pop(0)] = message
         else:
@@ -150,28 +156,27 @@ class Readers:
             )
 
     def replace_lost(self, waited_s: float) -> None:
-        """Count the wait against every worker that owes something; replace those that are stuck."""
+        """Count the wait against every worker that owes a step, or its start; replace those that are stuck."""
         for worker in list(self.workers):
-            worker.waited_s = worker.waited_s + waited_s if worker.steps else 0.0
+            worker.waited_s = worker.waited_s + waited_s if worker.steps or not worker.is_ready else 0.0
             limit_s = self.how.stuck_after_s if worker.is_ready else max(START_S, self.how.stuck_after_s)
             if worker.waited_s > limit_s:
                 self.replace(worker, f"gave no sign of life for {limit_s:g} s")
 
     def replace(self, worker: Worker, why: str) -> None:
-        """Kill a worker, start another and ask it for what the first one owed."""
+        """Kill a worker and start another. What the first one owed is asked again, of whoever is least busy."""
         stop([worker.process], os.getpid())
         self.processes.remove(worker.process)
-        owed = worker.steps
         self.said.append(f"loader worker {worker.process.pid} {why} and was replaced")
-        if owed:
-            self.strikes[owed[0]] = self.strikes.get(owed[0], 0) + 1
-            if self.strikes[owed[0]] >= STRIKES:
-                lost = f"cannot be read: {STRIKES} workers in a row were lost on step {owed[0]}, and the last one {why}"
-                fix = "check the disk, or set train.workers to 0 to see the cause"
-                raise UserError(self.job["tokens"]["path"], lost, fix=fix)
-        fresh = self.workers[self.workers.index(worker)] = self.start()
-        for step in owed:
-            fresh.ask(step)
+        step = worker.steps[0] if worker.steps else AT_START
+        if worker.steps or not worker.is_ready:
+            self.strikes[step] = self.strikes.get(step, 0) + 1
+        if self.strikes.get(step, 0) >= STRIKES:
+            at = "at their start" if step == AT_START else f"on step {step}"
+            lost = f"cannot be read: {STRIKES} workers in a row were lost {at}, and the last one {why}"
+            fix = "check the disk, or set train.workers to 0 to see the cause"
+            raise UserError(self.job["tokens"]["path"], lost, fix=fix)
+        self.workers[self.workers.index(worker)] = self.start()
 
     def start(self) -> Worker:
         """A new worker process, in a group of its own so that Ctrl-C reaches training alone."""

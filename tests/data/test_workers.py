@@ -43,6 +43,12 @@ def equal(a, b) -> bool:
     return a.n_targets == b.n_targets and all(torch.equal(a.tensors[k], b.tensors[k]) for k in a.tensors)
 
 
+def started(loader) -> None:
+    loader.batch_at(0)
+    while not all(worker.is_ready for worker in loader.readers.workers):
+        loader.readers.collect(0.05)
+
+
 def pids(loader) -> list[int]:
     return [worker.process.pid for worker in loader.readers.workers]
 
@@ -62,7 +68,7 @@ def test_worker_count_changes_no_byte(shard, n_workers, pack):
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_worker_is_replaced(shard, loader, kind):
     alone = Loader(shard, 32, 8, 1, pack="separate")
-    loader.batch_at(0)
+    started(loader)
     for worker in loader.readers.workers:
         os.kill(worker.process.pid, kind)
     lost, began = pids(loader), time.monotonic()
@@ -74,18 +80,28 @@ def test_a_lost_worker_is_replaced(shard, loader, kind):
     assert not any(psutil.pid_exists(pid) for pid in lost)
 
 
+def test_nobody_waits_for_a_worker_lost_while_starting(shard, loader):
+    alone = Loader(shard, 32, 8, 1, pack="separate")
+    loader.readers.workers.append(loader.readers.start())
+    os.kill(pids(loader)[0], signal.SIGSTOP)
+    began = time.monotonic()
+    for step in range(20):
+        assert equal(alone.batch_at(step), loader.batch_at(step)), step
+    assert time.monotonic() - began < 15
+
+
 def test_what_was_done_is_told_once(loader):
-    loader.batch_at(0)
+    started(loader)
     pid = pids(loader)[0]
     os.kill(pid, signal.SIGKILL)
-    for step in range(1, 8):
+    for step in range(1, 20):
         loader.batch_at(step)
     assert loader.events() == [f"loader worker {pid} died and was replaced"]
     assert loader.events() == []
 
 
 def test_time_between_batches_is_not_held_against_a_worker(loader):
-    loader.batch_at(0)
+    started(loader)
     before = pids(loader)
     time.sleep(1.5)  # training was busy for longer than stuck_after_s
     for step in range(1, 6):
