@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,11 +257,14 @@ def run_stage(stage: str, made: Run, progress: Progress) -> None:
 
 
 def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
-    """The verb, imported only now: most of them load torch."""
-    from importlib import import_module
-
+    """The verb, imported only now: most of them load torch. Plan is handed train's stopwatch: stages know no others."""
     verb = getattr(import_module(f"danlu.stages.{stage}"), stage)
-    return (lambda recipe, folder, tell: verb(folder)) if stage == "report" else verb
+    if stage == "report":
+        return lambda recipe, folder, tell: verb(folder)
+    if stage == "plan":
+        train = import_module("danlu.stages.train")
+        return lambda recipe, folder, tell: verb(recipe, folder, tell, partial(train.time_steps, recipe, folder))
+    return verb  # type: ignore[no-any-return]
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:

@@ -172,12 +172,11 @@ def storage(tensor: Any) -> int:
 def model_rows(model: Settings, shape: Any) -> list[tuple[str, str, str]]:
     """The model's dials, with what they came to."""
     rows = []
+    wanted: Any = getattr(model, "size", "auto")
+    derived = "derived" if wanted == "auto" else f"derived from size = {short_count(wanted)}"
     for name in ("n_layers", "width", "n_heads", "n_kv_heads", "hidden_width", "context"):
         given = name in model.model_fields_set
-        size_of = (
-            f"derived from size = {short_count(model.size)}" if getattr(model, "size", "auto") != "auto" else "derived"
-        )  # type: ignore[attr-defined]
-        why = "given" if given else "default" if name == "context" else size_of
+        why = "given" if given else "default" if name == "context" else derived
         rows.append((f"model.{name}", f"{getattr(shape, name):,}", why))
     return rows
 
