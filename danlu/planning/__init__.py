@@ -1,0 +1,1 @@
+"""What answers "auto": named laws (priors), what the machine is (hardware), and the ledger of what was decided."""
