@@ -134,6 +134,20 @@ def generate(
 
 
 @app.command()
+def predict(
+    run: RunPath,
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from standard input.")] = None,
+) -> None:
+    """How many bits the model needs for each text, as JSON lines. Low: expected; high: surprising."""
+    import json
+
+    from danlu.pipeline import open_run
+
+    for row in open_run(run).predict(text or (line.rstrip("\n") for line in sys.stdin)):
+        print(json.dumps(row))
+
+
+@app.command()
 def verify(run: RunPath) -> None:
     """Check every recorded file and checkpoint of a run against its SHA-256."""
     from danlu.base.errors import GateError

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from danlu.base.contracts import Progress, Scores
+from danlu.base.contracts import DataCard, Progress, Scores
 from danlu.base.errors import one_line
 
 if TYPE_CHECKING:
@@ -117,8 +117,22 @@ def show_scores(scores: Scores) -> None:
         print(f"Note: {one_line(note)}")
 
 
+def show_card(card: DataCard) -> None:
+    """Every row accounted for, and the splits."""
+    rejected = ", ".join(f"{n:,} {reason}" for reason, n in card.rows_rejected.items()) or "none"
+    print(
+        f"Rows: {card.rows_in:,} in = {card.rows_used:,} used + {sum(card.rows_rejected.values()):,} rejected ({rejected})."
+    )
+    for name, split in card.splits.items():
+        print(f"{name}: {split.n_documents:,} documents, {split.n_bytes:,} bytes, {split.n_tokens:,} tokens")
+    for warning in card.warnings:
+        print(f"Note: {one_line(warning)}")
+
+
 def show_run(run: Run) -> None:
-    """The end of a run: its scores, and where to look."""
+    """The end of a run: its rows, its scores, and where to look."""
+    if (run.folder.data / "card.json").is_file():
+        show_card(run.card)
     if (run.folder.evaluate / "scores.json").is_file():
         show_scores(run.scores)
     print(f"Run folder: {run.path}")

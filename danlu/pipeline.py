@@ -72,6 +72,12 @@ class Run:
         """Continue a text. `sampling`: max_new_tokens, temperature, top_k, top_p, min_p, stop, seed."""
         return "".join(self.stream(prompt, **sampling))
 
+    def predict(self, texts: Iterable[str]) -> list[dict[str, Any]]:
+        """How many bits the model needs for each text: bits_per_byte, bits, n_bytes, n_tokens, n_scored."""
+        from danlu.stages.predict import predict
+
+        return list(predict(self.recipe, self.folder, texts))
+
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """The same, piece by piece as it comes."""
         from danlu.stages.generate import generate
@@ -288,10 +294,17 @@ def stamps(recipe: Recipe) -> list[list[Any]]:
     from danlu.data.files import TextFile
     from danlu.data.text import Text, find
 
-    if not isinstance(recipe.data, Text):
+    data = recipe.data
+    if not isinstance(data, Text):
         return []
-    files = [item for item in find(recipe.data, Counter()) if isinstance(item, TextFile)]
-    return [[str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns] for f in files]
+    elsewhere = [
+        path for name in ("validation", "test") if isinstance(path := getattr(data.split, name, None), str) and path
+    ]
+    items = [
+        item for path in (data.path, *elsewhere) for item in find(data.model_copy(update={"path": path}), Counter())
+    ]
+    files = [item.path for item in items if isinstance(item, TextFile)]
+    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def outputs_of(stage: str, folder: RunFolder) -> list[Path]:
