@@ -166,17 +166,16 @@ class SignatureFile:
 
     def blocks(self, n_rows: int = 1 << 14) -> Iterator[tuple[int, np.ndarray]]:
         """(number of the first row, (n, K) uint16) from the first to the last."""
-        self._file.flush()
         for start in range(0, self.n_rows, n_rows):
             yield start, self.rows(range(start, min(start + n_rows, self.n_rows)))
 
     def rows(self, numbers: range | np.ndarray) -> np.ndarray:
         """(n, K) uint16: a range of rows, or rows by number."""
+        self._file.flush()
         size, fd = 2 * self.n_hashes, self._file.fileno()
         if isinstance(numbers, range):
             data = os.pread(fd, len(numbers) * size, numbers.start * size)
         else:
-            self._file.flush()
             data = b"".join(os.pread(fd, size, int(i) * size) for i in numbers)
         return np.frombuffer(data, dtype="<u2").reshape(-1, self.n_hashes)
 

@@ -167,7 +167,7 @@ def _by_content(settings: ContentSplit, hashes: np.ndarray, keep: np.ndarray, ro
     smallest = hashes.copy()
     smallest[~keep] = np.uint64(2**64 - 1)
     np.minimum.at(smallest, roots[keep], hashes[keep])
-    mixed = smallest[roots] ^ (np.uint64(settings.seed) * np.uint64(0x9E3779B97F4A7C15))
+    mixed = smallest[roots] ^ (np.uint64(settings.seed * 0x9E3779B97F4A7C15 % 2**64))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64, Steele et al. 2014
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     lot = np.where(keep, (mixed ^ (mixed >> np.uint64(31))) / 2.0**64, 2.0)

@@ -13,6 +13,7 @@ import queue
 import struct
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,8 @@ INLINE_BYTES = 8 << 20
 Job = Mapping[str, Any]
 """{"job": "sign", "shingle_bytes", "n_hashes"} or {"job": "encode", "tokenizer": card, "folder": path}."""
 _loaded: dict[str, Tokenizer] = {}
+_alone = threading.Lock()
+"""A tokenizer's memo is for one thread at a time."""
 
 
 def available_cores() -> int:
@@ -42,10 +45,11 @@ def perform(job: Job, texts: Sequence[bytes]) -> list[np.ndarray]:
     if job["job"] == "sign":
         return [signatures(list(texts), job["shingle_bytes"], job["n_hashes"])]
     key = json.dumps(job, sort_keys=True)
-    if key not in _loaded:
-        _loaded.clear()
-        _loaded[key] = tokenizers.load(job["tokenizer"], Path(job["folder"]))
-    return list(_loaded[key].encode_many(texts))
+    with _alone:
+        if key not in _loaded:
+            _loaded.clear()
+            _loaded[key] = tokenizers.load(job["tokenizer"], Path(job["folder"]))
+        return list(_loaded[key].encode_many(texts))
 
 
 class Workers:

@@ -51,7 +51,11 @@ class Bpe(Trained):
 
 
 class Unigram(Trained):
-    """Unigram language model over pieces (Kudo 2018), on bytes."""
+    """Unigram language model over pieces (Kudo 2018), on bytes.
+
+    The library's trainer goes through its words in a random order, so training twice gives slightly other scores;
+    everything after it is exact. Keep the tokenizer.json and load it where two runs must be equal.
+    """
 
     kind: Literal["unigram"] = "unigram"
     """Unigram pieces, trained."""

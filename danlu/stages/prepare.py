@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 16
 SAMPLE_CHARACTERS = 1 << 16
+UNIGRAM_NOTE = (
+    "Training a unigram tokenizer again gives slightly other scores (the library visits words in a random order); "
+    'for equal runs keep data/tokenizer.json and use data.tokenizer.kind = "loaded".'
+)
 
 
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress, n_workers: int | None = None) -> DataCard:
@@ -64,6 +68,8 @@ def prepare_text(settings: Text, folder: Path, progress: Progress, n_workers: in
         wanted = getattr(settings.tokenizer, "vocab_size", tokenizer.vocab_size)
         if tokenizer.vocab_size < wanted:
             warnings += (f"The training text gave {tokenizer.vocab_size} tokens of the {wanted} asked for.",)
+        if settings.tokenizer.kind == "unigram":
+            warnings += (UNIGRAM_NOTE,)
         encoded = encode(place, kept, made, tokenizer, described)
         write_bytes(folder / "token_bytes.bin", tokenizer.token_bytes.astype("<u2").tobytes())
         station.finish()
