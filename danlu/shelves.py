@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from danlu.base.errors import UserError, near_names
-from danlu.base.refusal import phrase
-from danlu.base.settings import Settings
+from danlu.base.refusal import parts_of, phrase
+from danlu.base.settings import Chosen, Settings
 from danlu.base.toml import toml_value
 from danlu.recipe import SHELVES, Recipe
 
@@ -17,7 +17,7 @@ Rows = list[tuple[str, ...]]
 def kinds_of() -> tuple[str, tuple[str, ...], Rows]:
     """Title, columns and rows of the table of all kinds."""
     rows: Rows = []
-    for section, table in SHELVES.items():
+    for section, table in tables().items():
         rows += [(section, kind, first_line(cls)) for kind, cls in table.items()]
     for name, cls in plain_sections().items():
         rows.append((name, "", first_line(cls)))
@@ -26,12 +26,13 @@ def kinds_of() -> tuple[str, tuple[str, ...], Rows]:
 
 def settings_of(name: str) -> tuple[str, tuple[str, ...], Rows]:
     """The same for one shelf, or for the settings of one kind or section."""
-    if name in SHELVES:
-        rows: Rows = [(kind, first_line(cls)) for kind, cls in SHELVES[name].items()]
+    shelves = tables()
+    if name in shelves:
+        rows: Rows = [(kind, first_line(cls)) for kind, cls in shelves[name].items()]
         return f"[{name}] kind = ...", ("kind", "what it is"), rows
-    classes = {kind: cls for table in SHELVES.values() for kind, cls in table.items()} | plain_sections()
+    classes = {kind: cls for table in shelves.values() for kind, cls in table.items()} | plain_sections()
     if name not in classes:
-        known = [*SHELVES, *classes]
+        known = [*shelves, *classes]
         near = near_names(name, known)
         fix = f"write {' or '.join(near)}" if near else f"use one of {', '.join(known)}"
         raise UserError(f"danlu list {name[:40]}", "names no shelf, kind or section", fix=fix)
@@ -39,6 +40,17 @@ def settings_of(name: str) -> tuple[str, tuple[str, ...], Rows]:
     schema: Mapping[str, Any] = cls.model_json_schema()["properties"]
     rows = [(key, default_of(schema[key]), phrase(schema[key]), meaning(schema[key])) for key in cls.model_fields]
     return f"{name}: {first_line(cls)}", ("setting", "default", "takes", "meaning"), rows
+
+
+def tables() -> dict[str, Mapping[str, type[Settings]]]:
+    """The shelves, and the choices inside their members: data.tokenizer, data.split, ..."""
+    found = dict(SHELVES)
+    for section, shelf in SHELVES.items():
+        for cls in shelf.values():
+            for name, field in cls.model_fields.items():
+                chosen = [part for part in (*field.metadata, *parts_of(field.annotation)) if isinstance(part, Chosen)]
+                found |= {f"{section}.{name}": part.table for part in chosen}
+    return found
 
 
 def plain_sections() -> dict[str, type[Settings]]:
