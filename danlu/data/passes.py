@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from danlu.base.contracts import Progress, SplitCard
+from danlu.base.durable import file_sha256
 from danlu.base.errors import GateError
 from danlu.base.settings import Settings
 from danlu.data.clean import NearDuplicates, Row, Station, cleaned
@@ -176,7 +177,8 @@ def encode(place: Place, kept: Kept, made: Assignment, tokenizer: Tokenizer, des
     writers = {i: ShardWriter(place.folder, SPLITS[i], dtype, tokenizer.document_end) for i in made.present}
     for writer in writers.values():
         place.stack.callback(writer.abort)
-    workers = Workers({"job": "encode", "tokenizer": description, "folder": str(place.folder)}, place.n_workers)
+    job = {"job": "encode", "tokenizer": description, "folder": str(place.folder)}
+    workers = Workers(job | {"sha256": file_sha256(place.folder / description["file"])}, place.n_workers)
     place.stack.callback(workers.close)
     sent: deque[tuple[int, list[bytes]]] = deque()
     check = RoundTrip(tokenizer, is_exact=description["kind"] != "loaded")

@@ -29,7 +29,7 @@ from danlu.data.near_duplicates import signatures
 INLINE_BYTES = 8 << 20
 """Text done in this process before others are started: small jobs never pay for a start."""
 Job = Mapping[str, Any]
-"""{"job": "sign", "shingle_bytes", "n_hashes"} or {"job": "encode", "tokenizer": card, "folder": path}."""
+"""{"job": "sign", "shingle_bytes", "n_hashes"} or {"job": "encode", "tokenizer": card, "folder": path, "sha256"}."""
 _loaded: dict[str, Tokenizer] = {}
 _alone = threading.Lock()
 """A tokenizer's memo is for one thread at a time."""

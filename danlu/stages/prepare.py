@@ -68,7 +68,7 @@ def prepare_text(settings: Text, folder: Path, progress: Progress, n_workers: in
         wanted = getattr(settings.tokenizer, "vocab_size", tokenizer.vocab_size)
         if tokenizer.vocab_size < wanted:
             warnings += (f"The training text gave {tokenizer.vocab_size} tokens of the {wanted} asked for.",)
-        if settings.tokenizer.kind == "unigram":
+        if isinstance(settings.tokenizer, tokenizers.Unigram):
             warnings += (UNIGRAM_NOTE,)
         encoded = encode(place, kept, made, tokenizer, described)
         write_bytes(folder / "token_bytes.bin", tokenizer.token_bytes.astype("<u2").tobytes())

@@ -199,6 +199,20 @@ def test_tiny_shakespeare_has_65_symbols(tmp_path):
     assert (card.splits["train"].n_tokens, card.splits["validation"].n_tokens) == (1_003_854, 111_540)
 
 
+def test_preparing_again_with_other_text_uses_the_new_tokenizer(tmp_path):
+    for symbols in ("abc \n", "xyzw \n"):
+        text = "".join(random.Random(0).choice(symbols) for _ in range(3000))
+        (tmp_path / "input.txt").write_text(text)
+        settings = Text(
+            path=str(tmp_path / "input.txt"),
+            split={"kind": "order", "validation": 0.1},
+            tokenizer={"kind": "characters"},
+        )
+        card = prepare_text(settings, tmp_path / "data", SILENT, 0)
+        assert card.vocab_size == len(symbols)
+        assert "".join(texts_in(tmp_path / "data", card, "train")) == text[:2700]
+
+
 def test_given_files(tmp_path):
     rng = random.Random(2)
     held = prose(rng, 50)
