@@ -74,15 +74,15 @@ def look(device: Literal["auto", "cpu", "cuda"] = "auto", threads: int | Literal
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise UserError("train.device", 'is "cuda", and no CUDA device is to be had', fix='set it to "cpu" or "auto"')
-    n_cores = usable_cores()
-    common = {"threads": n_cores if threads == "auto" else threads, "cpu": cpu_model(), "n_cores": n_cores}
+    n_cores, model = usable_cores(), cpu_model()
+    n_threads = n_cores if threads == "auto" else threads
     if has_cuda and device != "cpu":
         free, total = torch.cuda.mem_get_info()
         has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
-        return Machine("cuda", **common, memory_bytes=total, available_bytes=free, has_bf16=has_bf16, gpu=torch.cuda.get_device_name())  # fmt: skip
+        return Machine("cuda", n_threads, model, n_cores, total, free, has_bf16, torch.cuda.get_device_name())
     total, free = memory()
     has_bf16 = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return Machine("cpu", **common, memory_bytes=total, available_bytes=free, has_bf16=has_bf16)
+    return Machine("cpu", n_threads, model, n_cores, total, free, has_bf16)
 
 
 def usable_cores() -> int:

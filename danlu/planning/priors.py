@@ -1,0 +1,257 @@
+"""Named laws that answer "auto" before anything was measured. Each says its formula, source and range of validity.
+
+A law outside its range still answers, says so, and widens its interval. N is the number of parameters without
+embeddings and head, D the tokens a run sees (repeats counted), U the training tokens there are, B the batch in
+tokens, S = D / B the updates, eta the peak learning rate. Torch-free; every law is a pure function of Facts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from danlu.base.units import Length, short_count
+from danlu.planning.ledger import Decision
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the laws look at. Fill in what is known, in this order: length, batch, rate, decay."""
+
+    n_hidden: int
+    """N: parameters without embeddings and head."""
+    context: int
+    """Tokens of one sample."""
+    n_unique: int
+    """U: tokens of the training split."""
+    n_tokens: float = 0.0
+    """D: tokens the run will see."""
+    batch: int = 0
+    """Samples of one update."""
+    optimizer: str = "adamw"
+    """Its kind."""
+    settings: Any = None
+    """Its settings, for rules with variants (muon's scale, sgd's momentum)."""
+    lr: float = 0.0
+    """Peak learning rate."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """B: tokens of one update."""
+        return self.batch * self.context
+
+    @property
+    def n_steps(self) -> float:
+        """S: updates of the run."""
+        return self.n_tokens / self.batch_tokens
+
+
+@dataclass(frozen=True)
+class Law:
+    """A rule with a name that can be looked up and argued with."""
+
+    name: str
+    setting: str
+    formula: str
+    source: str
+    valid: str
+
+    def decide(
+        self, value: Any, numbers: str, in_range: bool, low: float | None = None, high: float | None = None
+    ) -> Decision:
+        """A decision made by this law. `numbers` says what was put in and what came out."""
+        outside = "" if in_range else f" This run lies outside the law's range ({self.valid}): treat it as a guess."
+        why = f"{self.formula}: {numbers}.{outside}"
+        return Decision(self.setting, value, f"prior: {self.name}", why, self.source, self.valid, in_range, low, high)
+
+
+STEP_N, STEP_D = (4.6e7, 1.1e9), (1.28e8, 1e11)
+"""Where Step Law's rate and batch were checked: its own grid (0.2 to 1.1B), and Lingle's independent one below it."""
+SMALL_LR = 4e-3
+"""Highest rate that a small model is given."""
+MAX_EPOCHS = 4
+"""Repeats of the data that are about as good as new (Muennighoff 2023)."""
+REPEAT_DECAY = 15.39
+"""R* of Muennighoff 2023: epochs after which a repeat is worth 1/e of new data."""
+TAU = 1.084, -0.527
+"""Bergsma 2025: tau = 1.084 (D/N)^-0.527."""
+DECAY_RANGE = 0.01, 1.0
+"""Weight decay is kept between these."""
+HALF_LIFE_TOKENS = 7.1e6
+"""Half-life of Adam's second moment at beta2 = 0.95 and 0.5M tokens a batch (GPT-3's setting)."""
+
+LENGTH = Law(
+    "chinchilla", "train.length", "D = min(20 N, 4 U)",
+    "Hoffmann 2022, 2203.15556, section 3 (20 tokens a parameter); Muennighoff 2023, 2305.16264 (4 epochs)",
+    "N from 7e7 to 1.6e10, at most 4 epochs",
+)  # fmt: skip
+SIZE = Law(
+    "chinchilla_size", "model.size", "N = min(sqrt(C / 120), 4 U / 20)",
+    "Hoffmann 2022, 2203.15556: C = 6 N D at D = 20 N; Muennighoff 2023, 2305.16264 (4 epochs)",
+    "C from 6e18 to 3e21 FLOPs",
+)  # fmt: skip
+BATCH = Law(
+    "step_law_batch", "train.batch", "B = 0.58 D^0.571 tokens, rounded to a power of two of samples",
+    "Li 2025 (Step Law), 2503.04715, equation 1",
+    "D from 1.3e8 to 1e11 tokens",
+)  # fmt: skip
+STEP_LAW = Law(
+    "step_law", "optimizer.lr", "eta = min(1.79 N^-0.713 D^0.307, 4e-3)",
+    "Li 2025 (Step Law), 2503.04715, equation 1; checked against Lingle's independent grid "
+    "(lucaslingle.substack.com, 4.6e7 to 8.7e8 parameters); the cap of 4e-3 for small models is a house rule, not measured yet",
+    "N from 4.6e7 to 1.1e9, D from 1.3e8 to 1e11 tokens, AdamW",
+)  # fmt: skip
+LION = Law(
+    "step_law_lion", "optimizer.lr", "eta = min(1.79 N^-0.713 D^0.307, 4e-3) / 5",
+    "Chen 2023 (Lion), 2302.06675, section 5: 3 to 10 times below AdamW's rate",
+    "as AdamW's rate, within a factor of 2",
+)  # fmt: skip
+MUON = Law(
+    "step_law_muon", "optimizer.lr", "eta = min(1.79 N^-0.713 D^0.307, 4e-3)",
+    "Liu 2025 (Moonlight), 2502.16982, section 2.2: with steps as large as AdamW's, AdamW's rate serves",
+    "N from 4e8 to 1.5e9, matched steps",
+)  # fmt: skip
+MUON_SPECTRAL = Law(
+    "jordan", "optimizer.lr", "eta = 0.02",
+    "Jordan 2024, kellerjordan.github.io/posts/muon",
+    "N near 1.2e8, original scale",
+)  # fmt: skip
+ADAMH = Law(
+    "delphi", "optimizer.lr", "eta = min(0.0063 sqrt(B / 2.6e5) (2.5e9 / D)^0.3, 0.01), or 0.02 below 4.6e7 parameters",
+    "Marin's Delphi, openathena.ai/blog/delphi; 0.02 for small models is a house rule, not measured yet",
+    "N from 1.3e8 to 2.5e10",
+)  # fmt: skip
+RMSPROP = Law(
+    "house_rmsprop", "optimizer.lr", "eta = min(1.79 N^-0.713 D^0.307, 4e-3) / 3",
+    "house rule, not measured yet",
+    "nowhere tested",
+)  # fmt: skip
+SGD = Law(
+    "house_sgd", "optimizer.lr", "eta = 1 - momentum",
+    "house rule, not measured yet",
+    "nowhere tested",
+)  # fmt: skip
+DECAY = Law(
+    "power_lines", "optimizer.weight_decay", "lambda = B / (eta D tau) with tau = 1.084 (D/N)^-0.527, within 0.01 and 1",
+    "Bergsma 2025 (Power Lines), 2505.13738; Wang & Aitchison 2024, 2405.13698",
+    "AdamW, N from 1.1e8 to 3.3e9, D/N from 20 to 320",
+)  # fmt: skip
+BETA2 = Law(
+    "token_half_life", "optimizer.beta2", "beta2 = 2^(-B / h) with h = min(7.1e6, D / 20) tokens, within 0.9 and 0.9999",
+    "Marek 2025, 2507.07101 (half-life fixed in tokens); the limit of a twentieth of the run is a house rule",
+    "Adam and AdamW, N from 3e7 to 1.3e9, B from one sample to 2e6 tokens",
+)  # fmt: skip
+WARMUP = Law(
+    "untuned_warmup", "schedule.warmup", "max(2 / (1 - beta2), S / 100) updates, at most S / 10",
+    "Ma & Yarats 2019, 1910.04209, section 5; the bounds by S are a house rule",
+    "Adam and its kin, linear warm-up",
+)  # fmt: skip
+LAWS = (
+    LENGTH, SIZE, BATCH, STEP_LAW, MUON, MUON_SPECTRAL, LION, ADAMH, RMSPROP, SGD, DECAY, BETA2, WARMUP
+)  # fmt: skip
+"""Every law, in the order in which a plan uses them."""
+
+
+def length(facts: Facts) -> Decision:
+    """train.length, as "N tokens": compute-optimal, unless the data would be repeated too often."""
+    wanted, most = 20.0 * facts.n_hidden, float(MAX_EPOCHS) * facts.n_unique
+    n_tokens = min(wanted, most)
+    epochs = n_tokens / facts.n_unique
+    ends = f"20 N = {short_count(wanted)}, 4 U = {short_count(most)}, which is {epochs:.2g} epochs of the data"
+    value = str(Length(float(f"{n_tokens:.3g}"), "tokens"))
+    return LENGTH.decide(value, f"N = {short_count(facts.n_hidden)} gives {ends}", 7e7 <= facts.n_hidden <= 1.6e10)
+
+
+def model_size(flops: float, n_unique: int) -> Decision:
+    """model.size for a compute budget of `flops` and the training tokens there are."""
+    n_parameters = max(1.0, min(math.sqrt(flops / 120), MAX_EPOCHS * n_unique / 20))
+    numbers = f"C = {flops:.2g} and U = {short_count(n_unique)} give N = {short_count(n_parameters)}"
+    return SIZE.decide(short_count(n_parameters), numbers, 6e18 <= flops <= 3e21, n_parameters / 3, n_parameters * 3)
+
+
+def effective_tokens(n_unique: float, n_epochs: float) -> float:
+    """What repeated data are worth in new tokens: U + U R* (1 - exp(-(epochs - 1) / R*)) (Muennighoff 2023, eq. 5)."""
+    if n_epochs <= 1:
+        return n_unique * n_epochs
+    return n_unique * (1 + REPEAT_DECAY * (1 - math.exp(-(n_epochs - 1) / REPEAT_DECAY)))
+
+
+def batch(facts: Facts) -> Decision:
+    """train.batch, in samples: a power of two, at least 1 and at most a hundredth of the run."""
+    best = 0.58 * facts.n_tokens**0.571
+    most = max(1.0, facts.n_tokens / facts.context / 100)
+    samples = int(2 ** round(math.log2(max(1.0, min(best / facts.context, most)))))
+    numbers = (
+        f"D = {short_count(facts.n_tokens)} gives {short_count(best)} tokens, {samples} samples of {facts.context}"
+    )
+    return BATCH.decide(samples, numbers, within(facts.n_tokens, STEP_D), samples / 2, samples * 2)
+
+
+def learning_rate(facts: Facts) -> Decision:
+    """optimizer.lr: the peak rate, by the law of the optimizer's kind."""
+    kind, base = facts.optimizer, adamw_rate(facts)
+    known = within(facts.n_hidden, STEP_N) and within(facts.n_tokens, STEP_D)
+    if kind == "sgd":
+        return rated(SGD, max(1e-3, 1.0 - float(getattr(facts.settings, "momentum", 0.0))), facts, False)
+    if kind == "adamh":
+        return rated(ADAMH, adamh_rate(facts), facts, within(facts.n_hidden, (1.3e8, 2.5e10)))
+    if kind == "muon" and getattr(facts.settings, "scale", "") == "spectral":
+        return rated(MUON_SPECTRAL, 0.02, facts, 3e7 <= facts.n_hidden <= 5e8)
+    if kind == "muon":
+        return rated(MUON, base, facts, 4e8 <= facts.n_hidden <= 1.5e9)
+    if kind == "lion":
+        return rated(LION, base / 5, facts, known)
+    if kind == "rmsprop":
+        return rated(RMSPROP, base / 3, facts, False)
+    return rated(STEP_LAW, base, facts, known and kind in ("adam", "adamw"))
+
+
+def adamw_rate(facts: Facts) -> float:
+    """Step Law, capped for small models, where it was never tested and runs off (0.02 at 0.5M parameters)."""
+    return min(1.79 * facts.n_hidden**-0.713 * facts.n_tokens**0.307, SMALL_LR)
+
+
+def adamh_rate(facts: Facts) -> float:
+    """Delphi's rule from its reference point, 64 samples of 4,096 tokens and 2.5B tokens in all."""
+    if facts.n_hidden < STEP_N[0]:
+        return 0.02
+    return min(0.0063 * math.sqrt(facts.batch_tokens / (64 * 4096)) * (2.5e9 / facts.n_tokens) ** 0.3, 0.01)
+
+
+def rated(law: Law, lr: float, facts: Facts, in_range: bool) -> Decision:
+    """A rate with its interval: a factor of 2 costs under 0.5% of loss where the law holds; elsewhere a factor of 4."""
+    lr, factor = float(f"{lr:.3g}"), 2.0 if in_range else 4.0
+    numbers = f"N = {short_count(facts.n_hidden)} and D = {short_count(facts.n_tokens)} give {lr:g}"
+    return law.decide(lr, numbers, in_range, lr / factor, lr * factor)
+
+
+def weight_decay(facts: Facts) -> Decision:
+    """optimizer.weight_decay, from the time over which the weights average their updates. Needs batch and lr."""
+    per_parameter = facts.n_tokens / facts.n_hidden
+    tau = TAU[0] * per_parameter ** TAU[1]
+    found = facts.batch_tokens / (facts.lr * facts.n_tokens * tau)
+    value = float(f"{min(max(found, DECAY_RANGE[0]), DECAY_RANGE[1]):.3g}")
+    numbers = f"D/N = {per_parameter:.3g} gives tau = {tau:.3g}, and B = {facts.batch_tokens:,}, eta = {facts.lr:g} give {value:g}"
+    known = within(facts.n_hidden, (1.1e8, 3.3e9)) and 20 <= per_parameter <= 320 and facts.optimizer == "adamw"
+    return DECAY.decide(value, numbers, known, value / 2, value * 2)
+
+
+def beta2(facts: Facts) -> Decision:
+    """optimizer.beta2: the second moment's memory, fixed in tokens. Needs batch."""
+    half_life = min(HALF_LIFE_TOKENS, facts.n_tokens / 20)
+    value = round(min(max(2 ** (-facts.batch_tokens / half_life), 0.9), 0.9999), 4)
+    numbers = f"B = {facts.batch_tokens:,} and h = {short_count(half_life)} tokens give {value:g}"
+    return BETA2.decide(value, numbers, within(facts.n_hidden, (3e7, 1.3e9)))
+
+
+def warmup(facts: Facts, beta2: float = 0.95) -> Decision:
+    """schedule.warmup, as "N steps". Needs batch."""
+    n_steps = round(min(max(2 / (1 - beta2), facts.n_steps / 100), facts.n_steps / 10))
+    numbers = f"beta2 = {beta2:g} and S = {facts.n_steps:,.0f} give {n_steps}"
+    return WARMUP.decide(f"{n_steps} steps", numbers, facts.optimizer in ("adam", "adamw"))
+
+
+def within(value: float, ends: tuple[float, float]) -> bool:
+    """Whether a value lies in a closed range."""
+    return ends[0] <= value <= ends[1]
