@@ -194,7 +194,7 @@ def value_refusal(where: str, place: Place, faults: Sequence[Any]) -> UserError:
     if raised is not None:
         spoken = [json.dumps(w) for w in words if f'"{w}"' not in str(raised)]
         wanted = str(raised) + (f", or {' or '.join(spoken)}" if spoken else "")
-        if not place.path or not schema or "$ref" in schema:
+        if not place.path or not schema or section_class(place.owner, place.field, {}) is not None:
             return UserError(where, wanted)
     near = near_names(got, words) if isinstance(got, str) else []
     if near:
@@ -233,7 +233,7 @@ def words_of(schema: Mapping[str, Any]) -> list[str]:
 def phrase(schema: Mapping[str, Any]) -> str:
     """A field's type and range in words: a whole number of at least 1 or "auto"."""
     if "anyOf" in schema:
-        return " or ".join(phrase(branch) for branch in schema["anyOf"])
+        return " or ".join(phrase(branch) for branch in schema["anyOf"] if branch.get("type") != "null")
     if "const" in schema:
         return json.dumps(schema["const"])
     if "enum" in schema:
