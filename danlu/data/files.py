@@ -238,8 +238,6 @@ class AsUtf8:
 
     def read(self, n: int) -> bytes:
         """Up to n bytes (fewer only at the end); a fault is raised once all before it is handed out."""
-        if self._failed and not self._ready:
-            raise self._failed
         parts, n_ready, is_last = [self._ready], len(self._ready), self._failed is not None
         while n_ready < n and not is_last:
             raw, self._head = self._head or read_some(self._file, BLOCK_BYTES), b""

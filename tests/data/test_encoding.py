@@ -49,7 +49,7 @@ def test_an_accent_far_from_the_start() -> None:
     ("text", "codec"),
     [
         (RUSSIAN, "koi8-r"), (RUSSIAN, "cp1251"), (RUSSIAN, "iso8859-5"), (CHINESE, "gb18030"), ("三個和尚沒水喝，\n" * 9, "big5"),
-        (JAPANESE, "shift_jis"), (JAPANESE, "euc_jp"), (POLISH, "iso8859-2"), (POLISH, "cp1250"),
+        (JAPANESE, "shift_jis"), ("アイウエオ " * 20, "shift_jis"), (JAPANESE, "euc_jp"), (POLISH, "iso8859-2"), (POLISH, "cp1250"),
         ("# " + RUSSIAN[:20] + "\nx = 1\n" * 200, "koi8-r"),
     ],
 )  # fmt: skip

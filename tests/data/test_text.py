@@ -123,6 +123,19 @@ def test_no_byte_is_lost_at_the_limit(tmp_path: Path, size: int) -> None:
     assert "".join(rows.values()) == text.replace("\r\n", "\n")
 
 
+def test_a_line_end_of_two_characters_is_not_cut_apart(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes((b"x" * 1023 + b"\r\n") * 3)
+    assert "".join(taken(tmp_path / "t.txt", max_document_bytes=1024)[0].values()) == ("x" * 1023 + "\n") * 3
+
+
+def test_a_jsonl_line_too_long_is_rejected_alone(tmp_path: Path) -> None:
+    texts = ["a" * 1_040_000, "b" * 1_100_000, "c"]
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    rows, station, _ = taken(tmp_path / "r.jsonl", max_document_bytes=100_000)
+    assert "".join(rows.values()) == texts[0] + texts[2]
+    assert station.n_dropped == {"line_too_long": 1}
+
+
 def test_jsonl_lines_cross_blocks(tmp_path: Path) -> None:
     texts = [f"{n} " + "word " * (n % 4000) for n in range(600)]
     (tmp_path / "r.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
