@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+LengthUnit = Literal["steps", "epochs", "tokens", "samples", "seconds"]
 SCALES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
-COUNTS = {"step": "steps", "epoch": "epochs", "token": "tokens", "sample": "samples"}
-BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+COUNTS: dict[str, LengthUnit] = {"step": "steps", "epoch": "epochs", "token": "tokens", "sample": "samples"}
+BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 NUMBER = r"\s*([0-9][0-9_,]*\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*"
-LengthUnit = Literal["steps", "epochs", "tokens", "samples", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -25,45 +26,52 @@ class Length:
     unit: LengthUnit
 
     def __str__(self) -> str:
-        return f"{self.amount:g} s" if self.unit == "seconds" else f"{self.amount:g} {self.unit}"
+        amount = int(self.amount) if self.amount == int(self.amount) else self.amount
+        return f"{amount} s" if self.unit == "seconds" else f"{amount} {self.unit}"
 
 
 def parse_length(value: Any) -> Length:
     """ "500 steps", "1.5 epochs", "2B tokens", "10k samples", "3 min" -> Length; ValueError says what is wanted."""
     if isinstance(value, Length):
         return value
-    match = re.fullmatch(NUMBER + r"([kmbt]?)\s*([a-z]+)\s*", str(value).lower())
-    if match:
-        amount = float(match[1].replace(",", "").replace("_", "")) * SCALES[match[2]]
-        word = match[2] + match[3] if not match[3] or (match[2] and match[2] + match[3] in SECONDS) else match[3]
-        if match[2] and word == match[2] + match[3]:
-            amount /= SCALES[match[2]]
-        unit = word if word in SECONDS else word.rstrip("s")
-        if 0 < amount < math.inf and unit in SECONDS:
-            return Length(amount * SECONDS[unit], "seconds")
-        if 0 < amount < math.inf and unit in COUNTS:
-            return Length(amount, COUNTS[unit])  # type: ignore[arg-type]
+    match = re.fullmatch(NUMBER + r"([a-z][a-z ]*)", str(value).lower())
+    digits, rest = match.groups() if match else ("0", "-")
+    for scale, word in ((1, rest), (SCALES.get(rest[0], 0), rest[1:])):
+        amount, unit = number(digits) * scale, unit_of(word.strip())
+        if unit and 0 < amount < math.inf:
+            return Length(amount * SECONDS.get(unit, 1), COUNTS.get(unit, "seconds"))
     raise ValueError('must be an amount with a unit, such as "500 steps", "3 epochs", "2B tokens" or "30 min"')
+
+
+def unit_of(word: str) -> str:
+    """ "minutes" -> "minute"; "" for a word that is no unit."""
+    return next((unit for unit in (word, word.removesuffix("s")) if unit in SECONDS or unit in COUNTS), "")
+
+
+def number(digits: str) -> float:
+    """ "1_000.5" or "1,000.5" -> 1000.5."""
+    return float(digits.replace(",", "").replace("_", ""))
 
 
 def parse_bytes(value: Any) -> int:
     """ "80 GB", "512 MiB" or a plain number of bytes -> bytes."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    match = re.fullmatch(NUMBER + r"([a-z]+)\s*", str(value).lower())
-    if match and match[2] in BYTES:
-        return round(float(match[1].replace(",", "").replace("_", "")) * BYTES[match[2]])
-    raise ValueError('must be a size such as "80 GB" or "512 MiB"')
+    return scaled(value, BYTES, 'must be a size such as "80 GB" or "512 MiB"')
 
 
 def parse_count(value: Any) -> int:
     """ "1M", "124M", "1.5B" or a whole number -> int."""
+    return scaled(value, SCALES, 'must be a count such as 1000, "1M" or "1.5B"')
+
+
+def scaled(value: Any, scales: Mapping[str, int], wanted: str) -> int:
+    """A positive whole number, or text of a number and one of the scales -> int; ValueError says what is wanted."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
-    match = re.fullmatch(NUMBER + r"([kmbt]?)\s*", str(value).lower()) if isinstance(value, str) else None
-    if match and round(float(match[1].replace(",", "").replace("_", "")) * SCALES[match[2]]) > 0:
-        return round(float(match[1].replace(",", "").replace("_", "")) * SCALES[match[2]])
-    raise ValueError('must be a count such as 1000, "1M" or "1.5B"')
+    match = re.fullmatch(NUMBER + r"([a-z]*)\s*", value.lower()) if isinstance(value, str) else None
+    amount = number(match[1]) * scales.get(match[2], 0) if match else 0.0
+    if 0.5 < amount < 1e300:
+        return round(amount)
+    raise ValueError(wanted)
 
 
 def short_count(n: float) -> str:

@@ -7,17 +7,19 @@ shape that does not fit is found now; what backward would keep is counted on the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from danlu.base.contracts import Batch
 from danlu.base.errors import UserError
 from danlu.base.settings import Settings
-from danlu.base.units import short_count
+from danlu.base.units import parse_length, short_count
 from danlu.data.survey import Estimate, estimate
+from danlu.planning import priors
+from danlu.planning.ledger import Decision
 from danlu.recipe import Recipe
 
 BYTES_PER_TOKEN = 3.5
@@ -72,7 +74,7 @@ def check(recipe: Recipe) -> Check:
         ("FLOPs per token", short_count(shape.flops_per_token()), "6 a parameter and causal attention (Kaplan et al. 2020)"),
         ("memory", f"about {size(memory)}", memory_why(weights, n_micro, recipe)),
         ("disk", f"about {size(disk)}", f"token files, and {n_checkpoints} checkpoints of {size(weights.parameters + weights.optimizer)}"),
-        *open_rows(recipe),
+        *open_rows(recipe, answers(recipe, shape, n_tokens)),
     ]  # fmt: skip
     return found
 
@@ -189,22 +191,56 @@ def memory_why(weights: Weights, n_micro: int, recipe: Recipe) -> str:
     return f"{parts}, kept for backward {size(n_micro * weights.kept_per_sample)} ({samples}, fp32{micro})"
 
 
-def open_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """The main settings of training, and who answers those that are auto."""
+def open_rows(recipe: Recipe, answered: Mapping[str, Decision]) -> list[tuple[str, str, str]]:
+    """The main settings of training; those that are auto with what the laws say now."""
+    shown = {
+        "optimizer": ("kind", "lr", "weight_decay"),
+        "schedule": ("kind",),
+        "train": ("length", "batch", "micro_batch", "precision"),
+    }
     rows = []
-    for section, names in (
-        ("optimizer", ("kind", "lr", "weight_decay")),
-        ("schedule", ("kind",)),
-        ("train", ("length", "batch", "micro_batch", "precision")),
-    ):
+    for section, names in shown.items():
         settings = getattr(recipe, section)
         values = settings.model_dump(mode="json")
         for name in names:
-            if name in values:
-                origin = "given" if name in settings.model_fields_set else "default"
-                why = "answered by danlu plan" if values[name] == "auto" else origin
-                rows.append((f"{section}.{name}", str(values[name]), why))
+            dotted, decision = f"{section}.{name}", answered.get(f"{section}.{name}")
+            if name not in values:
+                continue
+            if values[name] != "auto":
+                rows.append((dotted, str(values[name]), "given" if name in settings.model_fields_set else "default"))
+            elif decision is not None:
+                rows.append((dotted, f"about {decision.value}", f"{decision.origin}; {decision.source}"))
+            else:
+                rows.append((dotted, "auto", "measured by danlu plan"))
     return rows
+
+
+def answers(recipe: Recipe, shape: Any, n_tokens: int) -> dict[str, Decision]:
+    """What the prior laws say of settings that are auto, from the estimated number of tokens.
+
+    A length in time says nothing here: how many tokens it comes to is measured by plan.
+    """
+    train, optimizer = recipe.train, recipe.optimizer
+    facts = priors.Facts(shape.n_hidden_parameters, shape.context, max(1, n_tokens))
+    facts = replace(facts, optimizer=getattr(optimizer, "kind", ""), settings=optimizer)
+    found: dict[str, Decision] = {}
+    if train.length == "auto":
+        found["train.length"] = priors.length(facts)
+    length = parse_length(found["train.length"].value if train.length == "auto" else train.length)
+    per_unit: dict[str, float] = {"tokens": 1, "samples": shape.context, "epochs": n_tokens, "seconds": 0}
+    per_unit["steps"] = train.batch * shape.context if train.batch != "auto" else 0
+    facts = replace(facts, n_tokens=length.amount * per_unit[length.unit])
+    if not facts.n_tokens:
+        return found
+    if train.batch == "auto":
+        found["train.batch"] = priors.batch(facts)
+    facts = replace(facts, batch=found["train.batch"].value if train.batch == "auto" else train.batch)
+    given: Any = getattr(optimizer, "lr", "auto")
+    if given == "auto":
+        found["optimizer.lr"] = priors.learning_rate(facts)
+    facts = replace(facts, lr=float(found["optimizer.lr"].value if given == "auto" else given))
+    found["optimizer.weight_decay"] = priors.weight_decay(facts)
+    return found
 
 
 def size(n_bytes: float) -> str:
