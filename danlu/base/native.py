@@ -1,4 +1,4 @@
-"""The C kernels of kernels.c, compiled once for this machine and called through ctypes. Torch-free.
+"""The C kernels of kernels.c and attention.c, compiled once for this machine and called through ctypes. Torch-free.
 
 Without a C compiler `load` returns None and says why in `reason()`; the plain PyTorch path is used then.
 """
@@ -15,9 +15,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = (Path(__file__).with_name("kernels.c"), Path(__file__).with_name("attention.c"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-P, I, F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+P, I, F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float  # noqa: E741
 N_PARTS = 32
 """Parts that sums over rows are cut into (kernels.c)."""
 SIGNATURES = {
@@ -34,6 +34,11 @@ SIGNATURES = {
     "cross_entropy": (P, P, P, P, I, I, F, F, F, I),
     "merge_heads": (P, P, I, I, I, I, I),
 }
+FUSED_SIGNATURES = {
+    "fused_attention_forward": (P, P, P, P, P, I, I, I, I, F, P, I),
+    "fused_attention_backward": (P, P, P, P, P, P, P, P, P, I, I, I, I, F, P, I),
+}
+"""attention.c, bfloat16 only; there where has_fused_attention() says so."""
 
 
 def cache_folder() -> Path:
@@ -67,16 +72,14 @@ def build() -> tuple[ctypes.CDLL | None, str]:
         return None, "switched off by DANLU_NATIVE=0"
     if cc is None:
         return None, "no C compiler on this machine (cc, gcc or clang)"
-    key = hashlib.sha256("\n".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, cc, cpu_flags()]).encode()).hexdigest()[
-        :16
-    ]
-    target = cache_folder() / f"kernels-{key}.so"
+    made_of = [*(source.read_text(encoding="utf-8") for source in SOURCES), *FLAGS, cc, cpu_flags()]
+    target = cache_folder() / f"kernels-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:16]}.so"
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 made = Path(scratch) / "kernels.so"
-                command = [cc, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
+                command = [cc, *FLAGS, *map(str, SOURCES), "-o", str(made), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
                 made.replace(target)
         library = ctypes.CDLL(str(target))
@@ -84,16 +87,34 @@ def build() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{cc} could not compile the kernels: {error.stderr.strip().splitlines()[-1:]}"
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f"the kernels could not be compiled or loaded: {error}"
+    declare(library)
+    return library, f"compiled by {Path(cc).name}"
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Tell ctypes what every function takes."""
     for name, kinds in SIGNATURES.items():
         for suffix in ("f32", "bf16"):
             function = getattr(library, f"{name}_{suffix}")
             function.argtypes, function.restype = kinds, None
-    return library, f"compiled by {Path(cc).name}"
+    library.has_fused_attention.restype = I
+    if library.has_fused_attention():
+        for name, kinds in FUSED_SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = kinds, None
+        library.fused_attention_scratch.argtypes, library.fused_attention_scratch.restype = (I, I, I), I
 
 
 def load() -> ctypes.CDLL | None:
     """The library, or None where it cannot be had."""
     return build()[0]
+
+
+@functools.cache
+def has_fused_attention() -> bool:
+    """Whether this CPU multiplies bfloat16 (AVX512-BF16), so that attention.c is there."""
+    library = load()
+    return library is not None and bool(library.has_fused_attention())
 
 
 def reason() -> str:

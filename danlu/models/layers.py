@@ -40,7 +40,7 @@ class Operations(Protocol):
         """(B, T, (N+2K)H), rotary (2, T, H/2) float32 -> q (B, N, T, H), k, v (B, K, T, H)."""
 
     def causal_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, N, T, H) -> (B, T, N*H), by explicit matrix products over blocks of queries."""
+        """q, k, v (B, N, T, H) -> (B, T, N*H); a query sees itself and what came before."""
 
     def activation(self, x: Tensor, kind: str) -> Tensor:
         """Element by element: relu2, gelu, relu or silu."""
@@ -72,9 +72,8 @@ class Plain:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Split, normalise, rotate (RoPE in halves: Su et al. 2021; QK-norm: Henry et al. 2020)."""
         B, T, _ = qkv.shape
-        q, k, v = (
-            qkv.view(B, T, n_heads + 2 * n_kv_heads, -1).transpose(1, 2).split([n_heads, n_kv_heads, n_kv_heads], 1)
-        )
+        apart = qkv.view(B, T, n_heads + 2 * n_kv_heads, -1).transpose(1, 2)
+        q, k, v = torch.split(apart, [n_heads, n_kv_heads, n_kv_heads], 1)
         if norm:
             q, k = self.rms_norm(q, None), self.rms_norm(k, None)
         return rotate(q, rotary), rotate(k, rotary), v
@@ -221,6 +220,41 @@ class CausalAttention(Function):
         return tuple(x.view(B, N, T, H) for x in (dq, dk, dv))
 
 
+class FusedAttention(Function):
+    """Attention of one head at a time within the core's cache (base/attention.c); bfloat16, H a multiple of 32."""
+
+    @staticmethod
+    def covers(q: Tensor) -> bool:
+        """Whether this CPU and these numbers are what the kernel was written for."""
+        return q.dtype == torch.bfloat16 and q.shape[-1] % 32 == 0 and native.has_fused_attention()
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        B, N, T, H = q.shape
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        out, log_z = q.new_empty(B, T, N * H), torch.empty(B, N, T)
+        run_fused("forward", q, k, v, out, log_z, shape=(B, N, T, H))
+        ctx.save_for_backward(q, k, v, out, log_z)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> Any:
+        q, k, v, out, log_z = ctx.saved_tensors
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(q), torch.empty_like(q)
+        run_fused("backward", q, k, v, out, dout.contiguous(), log_z, dq, dk, dv, shape=tuple(q.shape))
+        return dq, dk, dv
+
+
+def run_fused(way: str, *tensors: Tensor, shape: tuple[int, ...]) -> None:
+    """Call attention.c with scratch for every thread."""
+    library, n_threads, (_, _, T, H) = native.load(), torch.get_num_threads(), shape
+    assert library is not None, "covers() has seen the library"  # noqa: S101
+    scratch = torch.empty(n_threads * library.fused_attention_scratch(T, H, int(way == "backward")), dtype=torch.uint8)
+    pointers = (x.data_ptr() for x in tensors)
+    getattr(library, f"fused_attention_{way}")(*pointers, *shape, 1 / math.sqrt(H), scratch.data_ptr(), n_threads)
+
+
 class Activation(Function):
     """One pass forward, one back; only the input is kept."""
 
@@ -285,24 +319,25 @@ class Native(Plain):
     name = "native"
 
     def rms_norm(self, x: Tensor, gain: Tensor | None) -> Tensor:
-        return RmsNorm.apply(x, None, gain)  # type: ignore[no-any-return]
+        return RmsNorm.apply(x, None, gain)  # type: ignore[no-any-return,no-untyped-call]
 
     def add_rms_norm(self, x: Tensor, delta: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
-        return RmsNorm.apply(x, delta, gain)  # type: ignore[no-any-return]
+        return RmsNorm.apply(x, delta, gain)  # type: ignore[no-any-return,no-untyped-call]
 
     def heads(
         self, qkv: Tensor, n_heads: int, n_kv_heads: int, rotary: Tensor, norm: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return Heads.apply(qkv, n_heads, n_kv_heads, rotary, norm)  # type: ignore[no-any-return]
+        return Heads.apply(qkv, n_heads, n_kv_heads, rotary, norm)  # type: ignore[no-any-return,no-untyped-call]
 
     def causal_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return CausalAttention.apply(q, k, v)  # type: ignore[no-any-return]
+        kernel = FusedAttention if FusedAttention.covers(q) else CausalAttention
+        return kernel.apply(q, k, v)  # type: ignore[no-any-return,no-untyped-call]
 
     def activation(self, x: Tensor, kind: str) -> Tensor:
-        return Activation.apply(x, ACTIVATIONS.index(kind))  # type: ignore[no-any-return]
+        return Activation.apply(x, ACTIVATIONS.index(kind))  # type: ignore[no-any-return,no-untyped-call]
 
     def swiglu(self, x: Tensor) -> Tensor:
-        return SwiGlu.apply(x)  # type: ignore[no-any-return]
+        return SwiGlu.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        return Linear.apply(x, weight)  # type: ignore[no-any-return]
+        return Linear.apply(x, weight)  # type: ignore[no-any-return,no-untyped-call]

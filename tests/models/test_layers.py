@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from danlu.base import native
-from danlu.models.layers import ACTIVATIONS, Native, Plain, rotary_table
+from danlu.models.layers import ACTIVATIONS, FusedAttention, Native, Plain, rotary_table
 
 pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels here: {native.reason()}")
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -71,6 +71,57 @@ def test_attention(dtype, shape):
     B, T, N, _, H = shape
     qkv = [data(B, N, T, H, dtype=dtype, seed=i) for i in range(3)]
     assert_same(both_ways(lambda o, *x: o.causal_attention(*x), *qkv), dtype)
+
+
+fused = pytest.mark.skipif(not native.has_fused_attention(), reason="this CPU has no AVX512-BF16")
+
+
+def attention_and_gradients(operations, *inputs, n_threads=1):
+    torch.set_num_threads(n_threads)
+    given = [x.detach().clone().requires_grad_() for x in inputs]
+    out = operations.causal_attention(*given)
+    out.backward(data(*out.shape, dtype=out.dtype, seed=9))
+    return [out.detach(), *(x.grad for x in given)]
+
+
+@fused
+@pytest.mark.parametrize("T", [1, 5, 64, 130, 256, 257, 1024])
+@pytest.mark.parametrize("H", [32, 64, 128])
+def test_fused_attention(T, H):
+    qkv = [data(1, 3, T, H, dtype=torch.bfloat16, seed=i) for i in range(3)]
+    assert FusedAttention.covers(qkv[0])
+    fast = attention_and_gradients(Native(), *qkv)
+    exact = attention_and_gradients(Plain(), *(x.float() for x in qkv))
+    scale = exact[3].norm()  # at T = 1 the gradients of q and k are 0
+    for plain, found in zip(exact, fast, strict=True):
+        assert (plain - found.float()).norm() < 1e-2 * plain.norm() + 1e-5 * scale
+
+
+@fused
+@pytest.mark.parametrize("T", [97, 600])
+def test_fused_attention_is_causal_and_its_bits_never_change(T):
+    qkv = [data(2, 3, T, 64, dtype=torch.bfloat16, seed=i) for i in range(3)]
+    first, again, threaded = (attention_and_gradients(Native(), *qkv, n_threads=n) for n in (1, 1, 2))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first, again, threaded, strict=True))
+    for cut in (1, 50, T - 1):
+        later = [torch.cat([x[:, :, :cut], x[:, :, cut:] + 5.0], 2) for x in qkv]
+        out = attention_and_gradients(Native(), *later)[0]
+        assert torch.equal(out[:, :cut], first[0][:, :cut])
+        assert not torch.equal(out[:, cut:], first[0][:, cut:])
+
+
+@fused
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_fused_attention_passes_a_nan_on_and_bears_large_scores(which):
+    qkv = [data(1, 2, 70, 32, dtype=torch.bfloat16, seed=i) for i in range(3)]
+    qkv[which][0, 1, 40, 3] = float("nan")
+    out, *grads = attention_and_gradients(Native(), *qkv)
+    assert out[0, 40, 32:].isnan().any()
+    assert not out[0, :, :32].isnan().any()
+    assert all(g[0, 1].isnan().any() for g in grads[:2])
+    large = [100 * data(1, 2, 70, 32, dtype=torch.bfloat16, seed=i) for i in range(3)]
+    exact = attention_and_gradients(Plain(), *(x.float() for x in large))
+    assert_same(zip(exact[:1], attention_and_gradients(Native(), *large)[:1], strict=True), torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
