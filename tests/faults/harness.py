@@ -248,8 +248,8 @@ def full(runs: Runs, stride: int, offset: int) -> dict[str, Any]:
         if phases.endswith("u"):
             return {"writes": at, "survived": survived, "stopped": stopped, "wrong": wrong}
         said = child.errors.read_text()
-        survived, stopped = survived + (code == 0), stopped + (code == 2)
-        if code not in (0, 2) or said.count("\n") != (code == 2):
+        survived, stopped = survived + (code == 0), stopped + (code != 0)
+        if code not in (0, 2, 3) or said.count("\n") != (code != 0):
             wrong.append(f"write {at}: exit {code} after {phases}: {said}")
         code, _ = Child(run).wait()
         wrong += [f"write {at}: {w}" for w in ([f"exit {code}"] if code else runs.differences(run))]
