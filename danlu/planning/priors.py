@@ -66,7 +66,7 @@ class Law:
         return Decision(self.setting, value, f"prior: {self.name}", why, self.source, self.valid, in_range, low, high)
 
 
-STEP_N, STEP_D = (4.6e7, 1.1e9), (1.28e8, 1e11)
+STEP_N, STEP_D = (4.6e7, 1.1e9), (1.27e8, 1e11)
 """Where Step Law's rate and batch were checked: its own grid (0.2 to 1.1B), and Lingle's independent one below it."""
 SMALL_LR = 4e-3
 """Highest rate that a small model is given."""
@@ -209,14 +209,14 @@ def learning_rate(facts: Facts) -> Decision:
 
 def adamw_rate(facts: Facts) -> float:
     """Step Law, capped for small models, where it was never tested and runs off (0.02 at 0.5M parameters)."""
-    return min(1.79 * facts.n_hidden**-0.713 * facts.n_tokens**0.307, SMALL_LR)
+    return min(1.79 * math.pow(facts.n_hidden, -0.713) * math.pow(facts.n_tokens, 0.307), SMALL_LR)
 
 
 def adamh_rate(facts: Facts) -> float:
     """Delphi's rule from its reference point, 64 samples of 4,096 tokens and 2.5B tokens in all."""
     if facts.n_hidden < STEP_N[0]:
         return 0.02
-    return min(0.0063 * math.sqrt(facts.batch_tokens / (64 * 4096)) * (2.5e9 / facts.n_tokens) ** 0.3, 0.01)
+    return min(0.0063 * math.sqrt(facts.batch_tokens / (64 * 4096)) * math.pow(2.5e9 / facts.n_tokens, 0.3), 0.01)
 
 
 def rated(law: Law, lr: float, facts: Facts, in_range: bool) -> Decision:
