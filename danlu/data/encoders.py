@@ -108,9 +108,21 @@ class CharacterTokenizer:
         return ids, np.array([len(string) for string in strings], dtype=np.int64)
 
 
-_CHUNK = re.compile(r" ?[^ \t\n\r]+|[ \t\n\r]+(?![^ \t\n\r])|[ \t\n\r]+")
-"""Where GPT-2's pattern always cuts, seen through ASCII white space alone: every chunk is whole pre-tokens."""
-_OTHER_SPACE = re.compile(r"[^\S \t\n\r]|᠎")
+_WIDE = r"[^\x00-\x7f]"
+_CHUNK = re.compile(
+    rf" ?[A-Za-z]++(?!{_WIDE})|'(?:[sdmt]|ll|ve|re)| ?[^A-Za-z0-9 \t\n\r\x80-\U0010ffff]++(?!{_WIDE})| ?[0-9]++(?!{_WIDE})"
+    r"|[ \t\n\r]+(?![^ \t\n\r])| ?[^ \t\n\r]+|[ \t\n\r]+"
+)
+"""GPT-2's cuts as far as ASCII alone decides them: a run that touches another alphabet goes on to the next space."""
+_OTHER_SPACE = re.compile(r"[^\S \t\n\r]|\u180e")
+_ASCII_SPACE = b"\x0b\x0c\x1c\x1d\x1e\x1f"
+
+
+def _has_plain_space(text: bytes, string: str) -> bool:
+    """True when the only white space is space, tab, newline and return, of which every regex engine thinks alike."""
+    if string.isascii():
+        return len(text.translate(None, _ASCII_SPACE)) == len(text)
+    return _OTHER_SPACE.search(string) is None
 
 
 _WINDOW_END = re.compile(r"(?<=[^ \t\n\r])(?= [^ \t\n\r])")
@@ -182,7 +194,7 @@ class PieceTokenizer:
     def encode_many(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of many texts: through the memo where every cut is certain, else through the library."""
         strings = [text.decode("utf-8") for text in texts]
-        if self.has_memo and not any(map(_OTHER_SPACE.search, strings)):
+        if self.has_memo and all(map(_has_plain_space, texts, strings)):
             return self._from_memo(strings)
         if self.has_memo and len(texts) > 1:
             parts = [self.encode_many([text]) for text in texts]
@@ -206,7 +218,8 @@ class PieceTokenizer:
         self._memo = _Memo()
         self._memo_characters = 0
         self._pieces = np.empty(1 << 16, dtype=np.int32)
-        self._starts = np.zeros(1, dtype=np.int64)
+        self._starts = np.zeros(1 << 12, dtype=np.int64)
+        self._n_known = 0
 
     def _from_memo(self, strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Through the memo, in groups of bounded size."""
@@ -242,17 +255,29 @@ class PieceTokenizer:
         return ids
 
     def _learn(self) -> None:
+        """Encode the new chunks, as words of one text: one call for many."""
         fresh, self._memo.fresh = self._memo.fresh, []
-        used = int(self._starts[-1])
-        counts = []
-        for ids in self._ids_of(fresh):
-            while used + len(ids) > len(self._pieces):
-                self._pieces = np.concatenate([self._pieces, np.empty_like(self._pieces)])
+        for start in range(0, len(fresh), ENCODED_AT_ONCE):
+            words = fresh[start : start + ENCODED_AT_ONCE]
+            encoding = self.inner.encode(words, is_pretokenized=True, add_special_tokens=False)
+            ids = np.array(encoding.ids, dtype=np.int32)
+            counts = np.bincount(np.array(encoding.word_ids, dtype=np.int64), minlength=len(words))
+            used = int(self._starts[self._n_known])
+            self._pieces = _grown(self._pieces, used + len(ids))
             self._pieces[used : used + len(ids)] = ids
-            used += len(ids)
-            counts.append(len(ids))
-        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(counts, dtype=np.int64)])
+            self._starts = _grown(self._starts, self._n_known + len(words) + 1)
+            self._starts[self._n_known + 1 : self._n_known + len(words) + 1] = used + np.cumsum(counts)
+            self._n_known += len(words)
         self._memo_characters += sum(map(len, fresh))
+
+
+def _grown(numbers: np.ndarray, size: int) -> np.ndarray:
+    """The array itself, or a copy with room for `size` numbers and as many again."""
+    if size <= len(numbers):
+        return numbers
+    larger = np.zeros(2 * size, dtype=numbers.dtype)
+    larger[: len(numbers)] = numbers
+    return larger
 
 
 def _uses(part: dict[str, Any] | None, kind: str) -> bool:
