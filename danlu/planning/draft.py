@@ -1,0 +1,110 @@
+"""A plan being made: what is known, what was decided, and why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from danlu.base.contracts import DataCard
+from danlu.base.units import Length
+from danlu.models.decoder_settings import DecoderShape
+from danlu.planning import priors
+from danlu.planning.hardware import Machine, Rate
+from danlu.planning.ledger import Decision
+from danlu.planning.priors import Facts
+from danlu.recipe import Recipe
+
+EXPECTED_SHARE = 0.5
+"""Share of the matmul limit that an untimed step is taken to reach."""
+
+
+@dataclass
+class Draft:
+    """Recipe, data and machine on the one hand; decisions and timings so far on the other."""
+
+    recipe: Recipe
+    card: DataCard
+    machine: Machine
+    limit: Rate
+    """Measured rate of matrix products."""
+    decisions: list[Decision] = field(default_factory=list)
+    timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def decide(self, decision: Decision) -> Any:
+        """Note a decision; its value."""
+        self.decisions.append(decision)
+        return decision.value
+
+    def derive(self, name: str, value: Any, why: str, origin: str = "derived") -> Any:
+        """Note a value that follows from others by arithmetic, from a timing, or from what the machine is."""
+        return self.decide(Decision(name, value, origin, f"{why}.", source="", valid="", in_range=True))
+
+    @property
+    def context(self) -> int:
+        """Tokens of a sample."""
+        model: Any = self.recipe.model
+        return int(model.context)
+
+    @property
+    def n_unique(self) -> int:
+        """Tokens of the training split."""
+        return self.card.splits["train"].n_tokens
+
+    @property
+    def n_validation(self) -> int:
+        """Tokens of the validation split, 0 without one."""
+        return self.card.splits["validation"].n_tokens if "validation" in self.card.splits else 0
+
+    @property
+    def expected_gflops(self) -> float:
+        """What a step is taken to reach before it was timed."""
+        return EXPECTED_SHARE * self.limit.gflops
+
+    @property
+    def length(self) -> Length:
+        """train.length, answered if it was auto (the law's decision is noted by first_choices)."""
+        given = self.recipe.train.length
+        if isinstance(given, Length):
+            return given
+        decided = next(d.value for d in self.decisions if d.name == "train.length")
+        return Length(float(decided.split()[0]), "tokens")
+
+    def steps_of(self, length: Length, batch: int) -> int:
+        """Updates that a length of steps, samples, tokens or epochs comes to, rounded up."""
+        samples = {
+            "steps": length.amount * batch,
+            "samples": length.amount,
+            "tokens": length.amount / self.context,
+            "epochs": length.amount * self.n_unique / self.context,
+        }[length.unit]
+        return max(1, math.ceil(samples / batch - 1e-9))
+
+    def interval(self, every: Any, batch: int, step_s: float, auto: int) -> int | None:
+        """Steps between two events, from "auto", "never", a number of steps, or a length."""
+        if every == "never":
+            return None
+        if every == "auto":
+            return auto
+        if isinstance(every, int):
+            return every
+        return max(1, round(every.amount / step_s)) if every.unit == "seconds" else self.steps_of(every, batch)
+
+    def facts(self, shape: DecoderShape, n_tokens: float, batch: int = 0, lr: float = 0.0) -> Facts:
+        """What the laws look at."""
+        settings: Any = self.recipe.optimizer
+        return Facts(
+            n_hidden=shape.n_hidden_parameters, context=self.context, n_unique=self.n_unique, n_tokens=n_tokens,
+            batch=batch, optimizer=settings.kind, settings=settings, lr=lr,
+        )  # fmt: skip
+
+    def expected_tokens(self, shape: DecoderShape) -> float:
+        """D before anything was timed: the length in tokens, or what the time should allow."""
+        if self.recipe.train.length == "auto":
+            self.decide(priors.length(self.facts(shape, 0)))
+        length = self.length
+        if length.unit == "seconds":
+            return length.amount * self.expected_gflops * 1e9 / shape.flops_per_token()
+        given = self.recipe.train.batch
+        batch = given if isinstance(given, int) else 16
+        return float(self.steps_of(length, batch) * batch * self.context)

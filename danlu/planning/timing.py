@@ -1,0 +1,139 @@
+"""Choose by timing: precision, operations, attention, micro-batch, compilation, at the shape in hand, on real batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from danlu.base import native
+from danlu.models.decoder_settings import DecoderShape
+from danlu.planning import priors
+from danlu.planning.choices import Choices
+from danlu.planning.draft import Draft
+from danlu.planning.memory import training_memory
+
+TimeSteps = Callable[[Choices, int, float], list[float]]
+"""(choices, at least this many steps, at least this many seconds) -> seconds of each: stages/train.time_steps."""
+N_TIMED, AT_LEAST_S = 3, 0.15
+BETTER = 0.97
+"""A rival must take at most this share of the time to replace what there is: below that it is noise."""
+MEMORY_SHARE = 0.7
+"""Of the free memory, what a step may be expected to take (Fujii 2024: below 80% of the estimate nothing ran out)."""
+COMPILE_S = 60.0
+"""What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
+
+
+def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
+    """Where the timing starts: given settings, laws for the rest, the usual winner for what will be timed."""
+    recipe, machine, model = draft.recipe, draft.machine, draft.recipe.model
+    batch = recipe.train.batch
+    n_tokens = draft.expected_tokens(shape)
+    if batch == "auto":
+        batch = draft.decide(priors.batch(draft.facts(shape, n_tokens)))
+    precision = recipe.train.precision
+    if precision == "auto":
+        precision = "bf16" if machine.has_bf16 else "fp32"
+    attention = getattr(model, "attention", "auto")
+    if attention == "auto":
+        attention = "blocks" if machine.device == "cpu" else "fused"
+    has_native = machine.device == "cpu" and native.load() is not None
+    chosen = {name: getattr(shape, name) for name in ("n_layers", "width", "n_heads", "n_kv_heads")}
+    micro_batch = recipe.train.micro_batch
+    choices = Choices(
+        device=machine.device, threads=machine.threads, precision=precision, attention=attention,
+        operations="native" if has_native else "plain", compile=recipe.train.compile is True, batch=batch,
+        micro_batch=batch if micro_batch == "auto" else min(micro_batch, batch), n_steps=1, model=chosen,
+        optimizer={"lr": 1e-4, "weight_decay": 0.0}, evaluate_every=None, signals_every=None, save_every_steps=None,
+        save_every_s=None, ema=None if recipe.train.ema == "none" else recipe.train.ema,
+    )  # fmt: skip
+    return choices if micro_batch != "auto" else that_fits(draft, shape, choices)
+
+
+def that_fits(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices:
+    """Halve the micro-batch until the estimate is well inside the free memory."""
+    limit = MEMORY_SHARE * draft.machine.available_bytes
+    while choices.micro_batch > 1 and memory_of(draft, shape, choices) > limit:
+        choices = choices.model_copy(update={"micro_batch": (choices.micro_batch + 1) // 2})
+    return choices
+
+
+def memory_of(draft: Draft, shape: DecoderShape, choices: Choices) -> int:
+    """Expected peak bytes of a step."""
+    settings: Any = draft.recipe.optimizer
+    how = (settings.kind, choices.precision, choices.attention, choices.ema is not None)
+    return training_memory(shape, choices.micro_batch, *how).total
+
+
+SETTINGS = {"precision": "train.precision", "attention": "model.attention", "micro_batch": "train.micro_batch"}
+"""What the dials are called in a recipe; operations are the machine's affair."""
+
+
+def rivals(draft: Draft, choices: Choices) -> list[tuple[str, list[Any]]]:
+    """Dials that are open, with the other positions to try, the likeliest gains first."""
+    train, model = draft.recipe.train, draft.recipe.model
+    dials: list[tuple[str, list[Any]]] = []
+    if choices.device == "cpu" and choices.operations == "native":
+        dials.append(("operations", ["plain"]))
+    if train.precision == "auto" and draft.machine.has_bf16:
+        dials.append(("precision", ["fp32"]))
+    if getattr(model, "attention", "auto") == "auto":
+        dials.append(("attention", ["fused" if choices.attention == "blocks" else "blocks"]))
+    if train.micro_batch == "auto":
+        dials.append(("micro_batch", [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]))
+    return dials
+
+
+def time_choices(draft: Draft, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
+    """One dial at a time from the first choices, within plan.budget: (the fastest, its median seconds a step).
+
+    Rivals are compared by their fastest step, which a busy machine disturbs least.
+    """
+    deadline = time.monotonic() + draft.recipe.plan.budget.amount
+    best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    for dial, options in rivals(draft, choices):
+        rows: list[dict[str, Any]] = [{"name": str(getattr(choices, dial)), "seconds": min(best)}]
+        untimed = []
+        for option in options:
+            if time.monotonic() > deadline:
+                untimed.append(str(option))
+                continue
+            trial = choices.model_copy(update={dial: option})
+            seconds = time_steps(trial, N_TIMED, AT_LEAST_S)
+            rows.append({"name": str(option), "seconds": min(seconds)})
+            if min(seconds) < BETTER * min(best):
+                choices, best = trial, seconds
+        draft.timings[dial] = rows
+        said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
+        left = f"; not timed for want of plan.budget: {', '.join(untimed)}" if untimed else ""
+        draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}", "measured")
+    return try_compile(draft, choices, median(best), time_steps, deadline)
+
+
+def try_compile(
+    draft: Draft, choices: Choices, best_s: float, time_steps: TimeSteps, deadline: float
+) -> tuple[Choices, float]:
+    """torch.compile, where it was asked for or where it can pay within the run: tried, with its start counted."""
+    asked = draft.recipe.train.compile
+    if asked != "auto":
+        return choices, best_s
+    length = draft.length
+    is_time = length.unit == "seconds"
+    run_s = length.amount if is_time else draft.steps_of(length, choices.batch) * best_s
+    left_s = max(deadline - time.monotonic(), 0.1 * run_s)
+    if run_s < 5 * COMPILE_S or left_s < COMPILE_S:
+        draft.derive(
+            "train.compile", False, f"it starts in about {COMPILE_S:.0f} s, too long for a run of {run_s:.0f} s"
+        )
+        return choices, best_s
+    trial = choices.model_copy(update={"compile": True, "operations": "plain"})
+    began = time.monotonic()
+    seconds = median(time_steps(trial, N_TIMED, AT_LEAST_S))
+    start_s = time.monotonic() - began
+    draft.timings["compile"] = [{"name": "False", "seconds": best_s}, {"name": "True", "seconds": seconds}]
+    pays = seconds * run_s / best_s + start_s < BETTER * run_s
+    why = f"a step takes {1e3 * seconds:.3g} ms with it, {1e3 * best_s:.3g} ms without"
+    why += f"; it starts in {start_s:.0f} s, the run takes {run_s:.0f} s"
+    draft.derive("train.compile", pays, why, "measured")
+    return (trial, seconds) if pays else (choices, best_s)

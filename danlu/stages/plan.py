@@ -1,0 +1,162 @@
+"""Plan: answer every "auto" before training, by a named law or by a timing at the shape in hand, and write it down.
+
+plan.json holds the decisions with their reasons, the timings they rest on, and `choices`: the run with nothing left
+open. Training and every resume read only that, so neither the curve nor the schedule hangs on the clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from danlu.base.contracts import DataCard, Progress
+from danlu.base.errors import UserError
+from danlu.base.runfolder import RunFolder, fingerprint, read_json
+from danlu.base.units import Length
+from danlu.models.decoder_settings import DecoderShape
+from danlu.planning import hardware, priors
+from danlu.planning.choices import Choices
+from danlu.planning.draft import Draft
+from danlu.planning.ledger import write_plan
+from danlu.planning.timing import TimeSteps, first_choices, memory_of, time_choices
+from danlu.recipe import Recipe
+
+USABLE = 0.92
+"""Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
+SAVE_EVERY_S = 120.0
+N_LOOKS, LOOKS_SHARE = 20, 0.1
+"""Looks at the validation split during a run, and the most of its time they may take."""
+FORWARD_SHARE = 1 / 3
+"""A forward pass of a whole step: 2 of 6 FLOPs a parameter."""
+N_SIGNALS, SIGNALS_MIN = 50, 10
+
+
+def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSteps) -> Choices:
+    """Resolve, time, write plan.json. `time_steps` is handed in by the pipeline: stages do not call one another."""
+    progress("laws", 0, 4)
+    card = DataCard(**read_json(run.data / "card.json"))
+    machine = hardware.look(recipe.train.device, recipe.train.threads)
+    limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
+    draft = Draft(recipe, card, machine, limit)
+    check_data(card, draft.context)
+    shape = resolve_shape(draft)
+    choices = first_choices(draft, shape)
+    progress("timing", 1, 4)
+    choices, step_s = time_choices(draft, choices, time_steps)
+    progress("length and rates", 3, 4)
+    choices = settle_length(draft, choices, step_s)
+    choices = settle_rates(draft, shape, choices)
+    body = choices.model_dump(mode="json")
+    predicted = predictions(draft, shape, choices, step_s)
+    write_plan(run, draft.decisions, draft.timings, predicted, body, machine, fingerprint(body))
+    progress("written", 4, 4)
+    return choices
+
+
+def check_data(card: DataCard, context: int) -> None:
+    """Refuse a training split that cannot fill one sample."""
+    n_tokens = card.splits["train"].n_tokens if "train" in card.splits else 0
+    if n_tokens < context + 1:
+        raise UserError(
+            "data", f"must give at least {context + 1} training tokens for model.context = {context}", got=n_tokens,
+            fix="give more text, fewer cleaning steps, or a shorter model.context",
+        )  # fmt: skip
+
+
+def resolve_shape(draft: Draft) -> DecoderShape:
+    """The model's numbers; a size of auto comes from the budget and the data."""
+    settings: Any = draft.recipe.model
+    if settings.size == "auto" and "auto" in (settings.width, settings.n_layers):
+        length = draft.recipe.train.length
+        n_tokens = draft.n_unique * priors.MAX_EPOCHS
+        flops = 6.0 * n_tokens * n_tokens / 20
+        if isinstance(length, Length) and length.unit == "seconds":
+            flops = length.amount * draft.expected_gflops * 1e9
+        size = draft.decide(priors.model_size(flops, draft.n_unique))
+        settings = type(settings)(**settings.model_dump() | {"size": size})
+    shape: DecoderShape = settings.shape(draft.card.vocab_size)
+    draft.derive(
+        "model.n_layers",
+        shape.n_layers,
+        f"{shape.n_layers} layers of width {shape.width} have {shape.n_parameters:,} parameters",
+    )
+    return shape
+
+
+def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
+    """Steps of the run, and how often it looks, measures and saves."""
+    recipe, every = draft.recipe, draft.recipe.evaluate.every
+    look_s = (
+        FORWARD_SHARE
+        * step_s
+        * min(recipe.evaluate.during_tokens, draft.n_validation)
+        / (choices.batch * draft.context)
+    )
+    length, limit_s = draft.length, None
+    if length.unit == "seconds":
+        limit_s = length.amount
+        n_looks = 0.0 if every == "never" else min(N_LOOKS, LOOKS_SHARE * limit_s / max(look_s, 1e-9))
+        n_steps = max(1, int((USABLE * limit_s - n_looks * look_s) / step_s))
+        why = f"{USABLE:.0%} of {limit_s:g} s, less {n_looks:.0f} looks of {look_s:.2g} s, at {step_s:.3g} s a step"
+    else:
+        n_steps = draft.steps_of(length, choices.batch)
+        why = f"{length} at {choices.batch} samples of {draft.context} tokens a step"
+    draft.derive("train.n_steps", n_steps, why)
+    n_looks = min(N_LOOKS, max(1.0, LOOKS_SHARE * n_steps * step_s / max(look_s, 1e-9)))
+    saves = recipe.checkpoint.save_every
+    by_time = (
+        SAVE_EVERY_S
+        if saves == "auto"
+        else saves.amount
+        if isinstance(saves, Length) and saves.unit == "seconds"
+        else None
+    )
+    update = {
+        "n_steps": n_steps,
+        "time_limit_s": limit_s,
+        "evaluate_every": draft.interval(every, choices.batch, step_s, max(1, round(n_steps / n_looks))),
+        "signals_every": draft.interval(recipe.train.signals, choices.batch, step_s, max(SIGNALS_MIN, n_steps // N_SIGNALS)),
+        "save_every_s": by_time,
+        "save_every_steps": None if by_time or saves == "never" else draft.interval(saves, choices.batch, step_s, 1),
+    }  # fmt: skip
+    if not draft.n_validation:
+        update["evaluate_every"] = None
+    draft.derive(
+        "evaluate.every",
+        f"{update['evaluate_every']} steps",
+        f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time",
+    )
+    return choices.model_copy(update=update)
+
+
+def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices:
+    """Learning rate and weight decay, now that length and batch are known."""
+    settings: Any = draft.recipe.optimizer
+    facts = draft.facts(shape, choices.n_steps * choices.batch * draft.context, choices.batch)
+    resolved: dict[str, Any] = {
+        "lr": settings.lr if settings.lr != "auto" else draft.decide(priors.learning_rate(facts))
+    }
+    facts = draft.facts(shape, facts.n_tokens, choices.batch, resolved["lr"])
+    if hasattr(settings, "weight_decay"):
+        decay = settings.weight_decay
+        resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))
+    if getattr(settings, "ns_precision", None) == "auto":
+        resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
+    draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
+    return choices.model_copy(update={"optimizer": resolved})
+
+
+def predictions(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float) -> dict[str, Any]:
+    """What the run is expected to take; the report holds it against what it took."""
+    flops = shape.flops_per_token() * choices.batch * draft.context
+    return {
+        "train_s": round(choices.n_steps * step_s, 2),
+        "step_s": step_s,
+        "tokens_per_s": round(choices.batch * draft.context / step_s, 1),
+        "peak_bytes": memory_of(draft, shape, choices),
+        "n_parameters": shape.n_parameters,
+        "n_hidden_parameters": shape.n_hidden_parameters,
+        "flops_per_token": shape.flops_per_token(),
+        "matmul_gflops": round(draft.limit.gflops, 1),
+        "matmul_share": round(flops / step_s / 1e9 / draft.limit.gflops, 4),
+        "n_tokens": choices.n_steps * choices.batch * draft.context,
+    }
