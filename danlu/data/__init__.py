@@ -1,8 +1,8 @@
 """SHELF: what we learn from. One kind of data a file; its settings, and how it is read.
 
 text.py       settings of text data, `read`: documents one at a time    survey.py   a look at data without reading it
-files.py      which files a path means; reading in bounded memory       rows.py     a file's rows, each one accounted
-encoding.py   bytes to text, exactly or not at all                      catalog.py  data sets by name    hub.py
+files.py      which files a path means      streams.py   bounded reading     rows.py   a file's rows, each accounted
+encoding.py   bytes to text, exactly or not at all      catalog.py  data sets by name      hub.py
 clean.py      cleaning steps      split.py   train, validation, test    tokenizer.py   text to token ids
 shards.py     token files         loader.py  any batch by its step      order.py    which sample comes when
 """

@@ -12,7 +12,8 @@ from pydantic_core import from_json
 from danlu.base.errors import UserError, nearest, one_line
 from danlu.data.clean import Row, Station
 from danlu.data.encoding import UndecodableError, decode, decode_bytewise, marked, utf16_order
-from danlu.data.files import AsUtf8, BrokenFileError, TextFile, blocks_of_lines, cut, open_bytes, pieces, read_some
+from danlu.data.files import TextFile
+from danlu.data.streams import AsUtf8, BrokenFileError, blocks_of_lines, cut, open_bytes, pieces, read_some
 
 if TYPE_CHECKING:
     from danlu.data.text import Text

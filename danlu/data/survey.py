@@ -14,8 +14,9 @@ from pydantic_core import from_json
 from danlu.base.errors import UserError
 from danlu.data.catalog import CATALOG
 from danlu.data.clean import Row, Station
-from danlu.data.files import COMPRESSED, BrokenFileError, TextFile, ZstdReader, open_bytes, read_some
+from danlu.data.files import COMPRESSED, TextFile
 from danlu.data.rows import READERS, Intake, stream_codec
+from danlu.data.streams import BrokenFileError, ZstdReader, open_bytes, read_some
 from danlu.data.text import Text, find, told
 
 N_FILES = 16

@@ -7,7 +7,8 @@ on or counted as rejected, with its reason; a station keeps the counts and `note
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,10 +19,10 @@ from danlu.base.units import BytesSetting
 from danlu.data.catalog import CATALOG, catalog_files, in_data_folder
 from danlu.data.clean import DEFAULT_CLEANING, CleaningStep, Station
 from danlu.data.encoding import is_codec
-from danlu.data.files import Format, TextFile, find_files, has_wildcard
-from danlu.data.hub import hub_rows
+from danlu.data.files import Format, TextFile, find_files, has_wildcard, of_pattern, written
+from danlu.data.hub import HubName, hub_rows
 from danlu.data.rows import READERS, Intake, take_value
-from danlu.data.split import ContentSplit, SplitSetting
+from danlu.data.split import ContentSplit, GivenSplit, SplitSetting
 from danlu.data.tokenizer import Bpe, TokenizerSetting
 
 
@@ -43,7 +44,7 @@ class Text(Settings):
     path: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
     """A file, a folder, a glob, a catalog name ("python-stdlib"), a hub name ("hub:owner/name"), or a list of these."""
     pattern: str = ""
-    """Of a folder, only the files whose names match, such as "*.py"; empty: every file of a known type."""
+    """Of a folder or catalog set, only the files whose names match, such as "*.py"; empty: every file of a known type."""
     format: Format = "auto"
     """How files are read: by their endings (auto), or all as text, jsonl or parquet."""
     column: Annotated[str, Field(min_length=1)] = "text"
@@ -80,26 +81,41 @@ def read(settings: Text, station: Station, notes: Counter[str] | None = None) ->
 
 
 def find(settings: Text, notes: Counter[str]) -> list[TextFile | str]:
-    """The files that `data.path` means, in order; a hub name stays a name."""
-    found: list[TextFile | str] = []
+    """The files that `data.path` means, in order, a file once; a hub name stays a name."""
+    if len(settings.paths) == 1:
+        return find_one(settings, settings.paths[0], notes)
+    found: dict[Any, TextFile | str] = {}
     for given in settings.paths:
-        if given.startswith("hub:"):
-            found.append(given)
-            continue
-        if given in CATALOG:
-            files = catalog_files(given, notes)
-        else:
-            files = find_files(in_data_folder(given), settings.pattern, settings.format, notes)
-        if len(settings.paths) > 1:
-            is_one = len(files) == 1 and not has_wildcard(given) and given.endswith(files[0].name)
-            root = given if is_one else f"{given.rstrip('/')}/"
-            files = [TextFile(f.path, root if is_one else root + f.name, f.format) for f in files]
-        found += files
-    unique = {(item if isinstance(item, str) else item.path.resolve()): item for item in reversed(found)}
-    if len(unique) == len(found):
-        return found
-    notes["files named more than once, read once"] += len(found) - len(unique)
-    return [item for item in found if unique[item if isinstance(item, str) else item.path.resolve()] is item]
+        for item in find_one(settings, given, notes):
+            if isinstance(item, TextFile):
+                is_file = not has_wildcard(given) and Path(given).is_file()
+                name = given if is_file else f"{given.rstrip('/')}/{item.name}"
+                item = TextFile(item.path, written(name), item.format)
+            key = item if isinstance(item, str) else item.path.resolve()
+            notes["files named more than once, read once"] += key in found
+            found.setdefault(key, item)
+    return list(found.values())
+
+
+def find_one(settings: Text, given: str, notes: Counter[str]) -> list[TextFile | str]:
+    """The files that one path, glob, catalog or hub name means; a setting that would do nothing is refused."""
+    is_hub, is_set = given.startswith("hub:"), given in CATALOG
+    place = given if is_hub or is_set else in_data_folder(given)
+    is_one = is_hub or not (is_set or Path(place).is_dir())
+    if settings.pattern and is_one and not isinstance(settings.split, GivenSplit):
+        fix = "leave it out, or write a glob as data.path"
+        raise UserError("data.pattern", "is for folders and catalog names", got=given, fix=fix)
+    if settings.format != "auto" and (is_set or is_hub):
+        raise UserError("data.format", "is for files and folders", got=given, fix="leave it out")
+    if is_hub:
+        HubName.parse(given)
+        return [given]
+    if not is_set:
+        return [*find_files(place, settings.pattern, settings.format, notes)]
+    files = of_pattern(catalog_files(given, notes), settings.pattern, notes)
+    if not files:
+        raise UserError("data.pattern", f"matches no file of {given}", got=settings.pattern, fix='try "*.py"')
+    return [*files]
 
 
 def told(notes: Counter[str]) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
+import subprocess
 import sys
 import types
 from collections import Counter
@@ -21,6 +24,9 @@ from danlu.data.clean import Station
 from danlu.data.hub import HubName
 from danlu.data.survey import estimate, look_at
 from danlu.data.text import Text, read, told
+from danlu.recipe import Recipe
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "text-data.md"
 
 
 def taken(path: str | Path | tuple[str, ...], **settings: Any) -> tuple[dict[str, str], Station, tuple[str, ...]]:
@@ -76,6 +82,33 @@ def test_globs_patterns_and_several_paths(folder: Path) -> None:
     rows, _, notes = taken(both)
     assert list(rows) == [str(folder / "b.txt"), str(folder / "sub/c.py"), str(folder / "sub/d.txt.zst")]
     assert "files named more than once, read once: 1" in notes
+
+
+def test_a_setting_that_would_do_nothing_is_refused(folder: Path) -> None:
+    for path in (folder / "b.txt", folder / "*.txt", "hub:a/b"):
+        with pytest.raises(UserError, match=r"data\.pattern is for folders"):
+            taken(path, pattern="*.md")
+    for path in ("python-stdlib", "hub:a/b"):
+        with pytest.raises(UserError, match=r"data\.format is for files"):
+            taken(path, format="text")
+    split = {"kind": "given", "validation": "b.txt"}
+    assert list(taken(folder / "b.txt", pattern="*.md", split=split)[0]) == ["b.txt"]
+    rows, _, notes = taken("python-stdlib", pattern="json/*.py")
+    assert (
+        {"json/decoder.py", "json/encoder.py"} <= set(rows) < {name for name in rows if name.startswith("json/")} | {""}
+    )
+    assert any(note.startswith("files left out: not of data.pattern") for note in notes)
+    with pytest.raises(UserError, match="matches no file of python-stdlib"):
+        taken("python-stdlib", pattern="*.txt")
+
+
+def test_a_name_that_is_no_utf8_and_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "odd\udcff.txt").write_text("fine")
+    rows, _, _ = taken(tmp_path)
+    assert rows == {"odd\\xff.txt": "fine"}
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(UserError, match=r"pipe\.txt is not a regular file"):
+        taken(tmp_path)
 
 
 def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
@@ -243,3 +276,32 @@ def test_look_at_proposes_a_section(tmp_path: Path) -> None:
     (tmp_path / "posts.jsonl").write_text('{"id": 7}\n')
     with pytest.raises(UserError, match="no column of text"):
         look_at(str(tmp_path))
+
+
+def guide(language: str) -> list[str]:
+    """The guide's blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", guide("toml"))
+def test_the_guides_recipes_load(tmp_path: Path, block: str) -> None:
+    (tmp_path / "recipe.toml").write_text(block)
+    assert isinstance(Recipe.load(tmp_path / "recipe.toml").data, Text)
+
+
+def test_the_guides_commands_run(tmp_path: Path) -> None:
+    (block,), (program,) = guide("bash"), guide("python")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name, words in (("python", ""), ("danlu", "-m danlu")):
+        (bin_folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        (bin_folder / name).chmod(0o755)
+    place = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(GUIDE.parents[2])}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": place, "capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run(["bash", "-euc", block], check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Rows: [\d,]+ in = [\d,]+ used \+ [\d,]+ rejected", done.stdout)
+    assert (tmp_path / "run" / "data" / "card.json").exists()
+    done = subprocess.run([sys.executable, "-c", program], check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert "json/decoder.py " in done.stdout
