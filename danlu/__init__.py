@@ -14,11 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from danlu.base.errors import DanluError, UserError
-    from danlu.pipeline import Run, check, open_run, run, train_steps
+    from danlu.pipeline import Run, check, evaluate, open_run, plan, prepare, report, run, train, train_steps
     from danlu.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["DanluError", "Recipe", "Run", "UserError", "check", "open_run", "run", "train_steps"]
+__all__ = [
+    "DanluError",
+    "Recipe",
+    "Run",
+    "UserError",
+    "check",
+    "evaluate",
+    "open_run",
+    "plan",
+    "prepare",
+    "report",
+    "run",
+    "train",
+    "train_steps",
+]
 
 _HOMES = {
     "DanluError": "danlu.base.errors",
@@ -27,7 +41,12 @@ _HOMES = {
     "Run": "danlu.pipeline",
     "check": "danlu.pipeline",
     "open_run": "danlu.pipeline",
+    "evaluate": "danlu.pipeline",
+    "plan": "danlu.pipeline",
+    "prepare": "danlu.pipeline",
+    "report": "danlu.pipeline",
     "run": "danlu.pipeline",
+    "train": "danlu.pipeline",
     "train_steps": "danlu.pipeline",
 }
 

@@ -138,6 +138,10 @@ def run_one(
     return made
 
 
+prepare, plan, train, evaluate, report = (partial(run_one, stage) for stage in STAGES)
+"""The verbs one by one, as `danlu.prepare(recipe, out)`; each gives the Run."""
+
+
 def train_steps(
     recipe: Recipe | Path | str, out: Path | str | None = None, *, progress: Progress = quiet
 ) -> Iterator[StepReport]:

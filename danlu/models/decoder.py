@@ -158,10 +158,8 @@ class DecoderModel(nn.Module):
         self.attention = "fused" if settings.attention == "auto" else settings.attention
         self.dtype, self.watched = torch.float32, False
         s = self.shape
-        self.embedding = nn.Embedding.from_pretrained(torch.empty(vocab_size, s.width), freeze=False)  # filled below
-        self.positions = (
-            nn.Embedding.from_pretrained(torch.empty(s.context, s.width), freeze=False) if s.learned_positions else None
-        )
+        self.embedding = table(vocab_size, s.width)
+        self.positions = table(s.context, s.width) if s.learned_positions else None
         self.blocks = nn.ModuleList(Block(settings, s) for _ in range(s.n_layers))
         self.norm = Norm(s)
         self.head = self.embedding if s.tied else Linear(s.width, vocab_size, False)
@@ -261,6 +259,12 @@ class DecoderModel(nn.Module):
         """Learning-rate factor of each role under the parametrization (Adam column of Yang & Hu 2022, table 8)."""
         m = self.settings.width_ratio
         return {"embedding": 1.0, "head": 1.0, "hidden": 1.0 / m, "vector": 1.0}
+
+
+def table(n_rows: int, width: int) -> nn.Embedding:
+    """An embedding that `initialise` fills (torch's own first fill is slow to load on the meta device)."""
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(n_rows, width), freeze=False)  # type: ignore[no-untyped-call]
+    return made
 
 
 def role_of(name: str, p: Tensor) -> str:

@@ -74,11 +74,10 @@ def resolve_shape(draft: Draft) -> DecoderShape:
         size = draft.decide(priors.model_size(flops, draft.n_unique))
         settings = type(settings)(**settings.model_dump() | {"size": size})
     shape: DecoderShape = settings.shape(draft.card.vocab_size)
-    draft.derive(
-        "model.n_layers",
-        shape.n_layers,
-        f"{shape.n_layers} layers of width {shape.width} have {shape.n_parameters:,} parameters",
-    )
+    why = f"{shape.n_layers} layers of width {shape.width} have {shape.n_parameters:,} parameters"
+    for name in ("n_layers", "width", "n_heads", "n_kv_heads"):
+        if getattr(settings, name) == "auto":
+            draft.derive(f"model.{name}", getattr(shape, name), why)
     return shape
 
 
