@@ -37,6 +37,17 @@ static inline float exp_fast(float x) {
 }
 static inline float tanh_fast(float x) { float e = exp_fast(-2.0f * fabsf(x)); return copysignf((1.0f - e) / (1.0f + e), x); }
 
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+/* The sum of 16 numbers, in halves: a chain of 4 additions, where a plain loop is one of 16. */
+ALWAYS_INLINE float sum_lanes(float *x) {
+    for (int n = 8; n; n /= 2)
+        for (int i = 0; i < n; i++) x[i] += x[i + n];
+    return x[0];
+}
+/* f(.., H) with the usual widths as constants, so that the loops inside unroll. */
+#define FOR_WIDTH(f, H, ...) \
+    if (H == 64) f(__VA_ARGS__, 64); else if (H == 128) f(__VA_ARGS__, 128); else if (H == 32) f(__VA_ARGS__, 32); \
+    else f(__VA_ARGS__, H)
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define ELEMENT float
@@ -116,68 +127,85 @@ void NAME(rms_backward)(const ELEMENT *dy, const ELEMENT *x, const float *gain, 
     }
 }
 
+/* One token of heads_forward; H is a constant at most calls, so that its loops unroll. */
+ALWAYS_INLINE void NAME(heads_forward_token)(const ELEMENT *row, const float *c, const float *s, ELEMENT *q, ELEMENT *k,
+                                             ELEMENT *v, float *scale, i64 T, i64 N, i64 K, i64 norm, float eps, const i64 H) {
+    const i64 h2 = H / 2;
+    if (norm) {
+        for (i64 n = 0; n < N + K; n++) {
+            float sum = 0;
+            #pragma omp simd reduction(+ : sum)
+            for (i64 h = 0; h < H; h++) sum += GET(row[n * H + h]) * GET(row[n * H + h]);
+            scale[n] = sum;
+        }
+        #pragma omp simd
+        for (i64 n = 0; n < N + K; n++) scale[n] = 1.0f / sqrtf(scale[n] / (float)H + eps);
+    }
+    for (i64 n = 0; n < N + K; n++) {
+        const ELEMENT *x = row + n * H;
+        ELEMENT *y = n < N ? q + n * T * H : k + (n - N) * T * H;
+        float m = norm ? scale[n] : 1.0f;
+        #pragma omp simd
+        for (i64 h = 0; h < h2; h++) {
+            float a = GET(x[h]) * m, z = GET(x[h + h2]) * m;
+            y[h] = PUT(a * c[h] - z * s[h]);
+            y[h + h2] = PUT(a * s[h] + z * c[h]);
+        }
+    }
+    for (i64 n = 0; n < K; n++) memcpy(v + n * T * H, row + (N + K + n) * H, (size_t)H * sizeof(ELEMENT));
+}
+
 /* One (B, T, (N + 2K) H) projection -> q (B, N, T, H), k and v (B, K, T, H); q and k normalised (if norm) and rotated by
  * cos, sin (T, H/2). scale (B, T, N + K) keeps 1/rms. (RoPE: Su et al. 2021; QK-norm: Henry et al. 2020, Dehghani 2023) */
 void NAME(heads_forward)(const ELEMENT *qkv, const float *cosines, const float *sines, ELEMENT *q, ELEMENT *k,
                          ELEMENT *v, float *scale, i64 B, i64 T, i64 N, i64 K, i64 H, i64 norm, float eps) {
     #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < B * T; r++) {
-        i64 b = r / T, t = r % T, h2 = H / 2;
-        const float *c = cosines + t * h2, *s = sines + t * h2;
-        for (i64 n = 0; n < N + K; n++) {
-            const ELEMENT *x = qkv + (r * (N + 2 * K) + n) * H;
-            ELEMENT *y = n < N ? q + ((b * N + n) * T + t) * H : k + ((b * K + n - N) * T + t) * H;
-            float m = 1.0f;
-            if (norm) {
-                float sum = 0;
-                #pragma omp simd reduction(+ : sum)
-                for (i64 h = 0; h < H; h++) sum += GET(x[h]) * GET(x[h]);
-                m = 1.0f / sqrtf(sum / (float)H + eps);
-                scale[r * (N + K) + n] = m;
-            }
-            #pragma omp simd
-            for (i64 h = 0; h < h2; h++) {
-                float a = GET(x[h]) * m, z = GET(x[h + h2]) * m;
-                y[h] = PUT(a * c[h] - z * s[h]);
-                y[h + h2] = PUT(a * s[h] + z * c[h]);
-            }
-        }
-        for (i64 n = 0; n < K; n++)
-            memcpy(v + ((b * K + n) * T + t) * H, qkv + (r * (N + 2 * K) + N + K + n) * H, (size_t)H * sizeof(ELEMENT));
+        i64 b = r / T, t = r % T, at = (b * K * T + t) * H;
+        FOR_WIDTH(NAME(heads_forward_token), H, qkv + r * (N + 2 * K) * H, cosines + t * (H / 2), sines + t * (H / 2),
+                  q + (b * N * T + t) * H, k + at, v + at, scale + r * (N + K), T, N, K, norm, eps);
     }
 }
 
-/* Gradients of the above, from dq, dk, dv and the projection itself. */
+ALWAYS_INLINE void NAME(heads_backward_token)(const ELEMENT *dq, const ELEMENT *dk, const ELEMENT *dv, const ELEMENT *row,
+                                              const float *c, const float *s, const float *scale, ELEMENT *drow, i64 T,
+                                              i64 N, i64 K, i64 norm, const i64 H) {
+    const i64 h2 = H / 2;
+    for (i64 n = 0; n < N + K; n++) {
+        const ELEMENT *dy = n < N ? dq + n * T * H : dk + (n - N) * T * H, *x = row + n * H;
+        ELEMENT *dx = drow + n * H;
+        float m = norm ? scale[n] : 1.0f, dot = 0;
+        if (norm) {
+            float lanes[16] = {0};
+            for (i64 h = 0; h < h2; h += 16) {
+                i64 n_lanes = h2 - h < 16 ? h2 - h : 16;
+                #pragma omp simd
+                for (i64 l = 0; l < n_lanes; l++) {
+                    float a = GET(dy[h + l]), z = GET(dy[h + l + h2]), u = GET(x[h + l]), w = GET(x[h + l + h2]);
+                    lanes[l] += (a * u + z * w) * c[h + l] + (z * u - a * w) * s[h + l];
+                }
+            }
+            dot = sum_lanes(lanes) * m * m / (float)H;
+        }
+        #pragma omp simd
+        for (i64 h = 0; h < h2; h++) {
+            float a = GET(dy[h]), z = GET(dy[h + h2]);
+            dx[h] = PUT(m * (a * c[h] + z * s[h] - GET(x[h]) * dot));
+            dx[h + h2] = PUT(m * (z * c[h] - a * s[h] - GET(x[h + h2]) * dot));
+        }
+    }
+    for (i64 n = 0; n < K; n++) memcpy(drow + (N + K + n) * H, dv + n * T * H, (size_t)H * sizeof(ELEMENT));
+}
+
+/* Gradients of heads_forward, from dq, dk, dv and the projection itself. */
 void NAME(heads_backward)(const ELEMENT *dq, const ELEMENT *dk, const ELEMENT *dv, const ELEMENT *qkv,
                           const float *cosines, const float *sines, const float *scale, ELEMENT *dqkv, i64 B, i64 T,
                           i64 N, i64 K, i64 H, i64 norm) {
     #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < B * T; r++) {
-        i64 b = r / T, t = r % T, h2 = H / 2;
-        const float *c = cosines + t * h2, *s = sines + t * h2;
-        float g[1024];
-        for (i64 n = 0; n < N + K; n++) {
-            const ELEMENT *dy = n < N ? dq + ((b * N + n) * T + t) * H : dk + ((b * K + n - N) * T + t) * H;
-            const ELEMENT *x = qkv + (r * (N + 2 * K) + n) * H;
-            ELEMENT *dx = dqkv + (r * (N + 2 * K) + n) * H;
-            #pragma omp simd
-            for (i64 h = 0; h < h2; h++) {
-                float a = GET(dy[h]), z = GET(dy[h + h2]);
-                g[h] = a * c[h] + z * s[h];
-                g[h + h2] = z * c[h] - a * s[h];
-            }
-            float m = 1.0f, dot = 0;
-            if (norm) {
-                m = scale[r * (N + K) + n];
-                #pragma omp simd reduction(+ : dot)
-                for (i64 h = 0; h < H; h++) dot += g[h] * GET(x[h]);
-                dot *= m * m / (float)H;
-            }
-            #pragma omp simd
-            for (i64 h = 0; h < H; h++) dx[h] = PUT(m * (g[h] - GET(x[h]) * dot));
-        }
-        for (i64 n = 0; n < K; n++)
-            memcpy(dqkv + (r * (N + 2 * K) + N + K + n) * H, dv + ((b * K + n) * T + t) * H, (size_t)H * sizeof(ELEMENT));
+        i64 b = r / T, t = r % T, at = (b * K * T + t) * H, from = r * (N + 2 * K) * H;
+        FOR_WIDTH(NAME(heads_backward_token), H, dq + (b * N * T + t) * H, dk + at, dv + at, qkv + from,
+                  cosines + t * (H / 2), sines + t * (H / 2), scale + r * (N + K), dqkv + from, T, N, K, norm);
     }
 }
 
