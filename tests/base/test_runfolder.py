@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -137,6 +138,20 @@ def test_a_killed_owner_frees_the_lock_though_its_worker_lives(tmp_path: Path) -
     with run.lock():
         pass
     os.close(end)
+
+
+def test_a_dead_owner_is_not_named(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "r", "r", "0" * 16)
+    gone = os.fork()
+    if gone == 0:
+        with run.lock():
+            os._exit(0)  # dies with its record in the file
+    os.waitpid(gone, 0)
+    assert str(gone) in (run.path / "lock").read_text()
+    with (run.path / "lock").open() as held:  # the next owner, before it has written its own record
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="is in use by another process"), run.lock():
+            pass
 
 
 def test_stage_records(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ BUGS: dict[str, tuple[str, str, str]] = {
     "tensors may overlap": (TENSORS, "if e.start != end:", "if False:"),
     "short files believed": (TENSORS, "if 8 + length + end != n_bytes:", "if False:"),
     "the lock is shared": (FOLDER, "fcntl.LOCK_EX", "fcntl.LOCK_SH"),
-    "workers keep the lock": (FOLDER, "os.register_at_fork(", "str(0) or ("),
+    "workers keep the lock": (FOLDER, "    for fd in _held:\n        os.close(fd)\n", ""),
     "an old owner is named": (FOLDER, 'and _alive(int(record["pid"]))', "and True"),
     "outputs not looked at": (FOLDER, "return all(_size", "return True or all(_size"),
     "one row too many is kept": (LOGS, 'row.get("step", 0) > step', 'row.get("step", 0) > step + 1'),
