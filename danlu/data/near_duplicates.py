@@ -181,8 +181,8 @@ class SignatureFile:
 
     def close(self) -> None:
         """Remove the file."""
+        self.path.unlink(missing_ok=True)  # first: on a full disk, closing fails
         self._file.close()
-        self.path.unlink(missing_ok=True)
 
 
 def clusters(signed: SignatureFile, threshold: float, keep: np.ndarray | None = None) -> np.ndarray:

@@ -88,9 +88,10 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Remove what is not finished."""
-        for file, path in zip(self._files, self._temporary, strict=True):
+        for path in self._temporary:
+            path.unlink(missing_ok=True)  # first: on a full disk, closing fails
+        for file in self._files:
             file.close()
-            path.unlink(missing_ok=True)
 
 
 def read_card(folder: Path) -> DataCard:

@@ -88,5 +88,5 @@ class Spool:
 
     def close(self) -> None:
         """Remove the file."""
+        self.path.unlink(missing_ok=True)  # first: on a full disk, closing fails
         self._file.close()
-        self.path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ Memory does not grow with the text, but for at most 90 bytes per row. The files 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from danlu.recipe import Recipe
 
 MAX_WORKERS = 16
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What the system says when a disk takes no more."""
 SAMPLE_CHARACTERS = 1 << 16
 UNIGRAM_NOTE = (
     "Training a unigram tokenizer again gives slightly other scores (the library visits words in a random order); "
@@ -49,7 +52,19 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress, n_workers: int |
 
 def prepare_text(settings: Text, folder: Path, progress: Progress, n_workers: int | None = None) -> DataCard:
     """Make a data folder from text. `n_workers` processes (default: one per core), which change no byte of it."""
-    n_workers = min(available_cores(), MAX_WORKERS) if n_workers is None else n_workers
+    try:
+        return _prepared(
+            settings, folder, progress, min(available_cores(), MAX_WORKERS) if n_workers is None else n_workers
+        )
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            str(folder), f"cannot be written ({error.strerror})", fix="free some space or choose another --out"
+        ) from error
+
+
+def _prepared(settings: Text, folder: Path, progress: Progress, n_workers: int) -> DataCard:
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     with ExitStack() as stack:

@@ -272,6 +272,33 @@ def test_a_killed_prepare_leaves_nothing_that_passes_for_whole(corpus, tmp_path)
     assert files(folder) == whole
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from danlu.base.errors import UserError
+from danlu.data.text import Text
+from danlu.stages.prepare import prepare_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+try:
+    prepare_text(Text(path=sys.argv[1], tokenizer={"kind": "bpe", "vocab_size": 400}), Path(sys.argv[2]), print, 0)
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize("room", [0, 1000, 20_000, 60_000, 120_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(corpus, tmp_path, room):
+    folder = tmp_path / "data"
+    command = [sys.executable, "-c", FULL, str(corpus), str(folder), str(room)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stdout.splitlines()[-1]
+    assert done.stderr == ""
+    assert "card.json" not in files(folder)
+    assert not list(folder.glob(".*"))
+
+
 def test_progress_is_told_and_memory_per_row_is_small(tmp_path):
     rng = random.Random(3)
     path = tmp_path / "many.jsonl"
