@@ -34,28 +34,14 @@ __all__ = [
     "train_steps",
 ]
 
-_HOMES = {
-    "DanluError": "danlu.base.errors",
-    "UserError": "danlu.base.errors",
-    "Recipe": "danlu.recipe",
-    "Run": "danlu.pipeline",
-    "check": "danlu.pipeline",
-    "open_run": "danlu.pipeline",
-    "evaluate": "danlu.pipeline",
-    "plan": "danlu.pipeline",
-    "prepare": "danlu.pipeline",
-    "report": "danlu.pipeline",
-    "run": "danlu.pipeline",
-    "train": "danlu.pipeline",
-    "train_steps": "danlu.pipeline",
-}
+_HOMES = {"DanluError": "danlu.base.errors", "UserError": "danlu.base.errors", "Recipe": "danlu.recipe"}
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its home (PEP 562)."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'danlu' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "danlu.pipeline")), name)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ from danlu.recipe import Recipe
 VOCAB, MODEL = 13, {"n_layers": 2, "width": 32, "n_heads": 2, "context": 16}
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_run(tmp_path):
     """make(name, choices={}, **recipe sections) -> (recipe, run): learnable tokens, a two-layer decoder, 12 steps."""
 

@@ -66,7 +66,7 @@ def trouble(layers: Mapping[str, Mapping[str, float]], step: int) -> list[str]:
             name: s["grad_norm"] for name, s in layers.items() if name.startswith("blocks.") and name.endswith(part)
         }
         low, high = (f(norms, key=norms.__getitem__, default="") for f in (min, max))
-        if low and 0 < norms[high] and norms[low] < VANISHING * norms[high]:
+        if low and norms[high] > 0 and norms[low] < VANISHING * norms[high]:
             found.append(
                 f"vanishing gradient at step {step}: {low} gets {norms[low]:.2g}, {high} gets {norms[high]:.2g}"
             )

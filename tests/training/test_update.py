@@ -11,7 +11,7 @@ from danlu.training.state import Average
 from danlu.training.update import add_penalty, clip, clip_values, gradient_norms
 
 
-@pytest.fixture()
+@pytest.fixture
 def model():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
