@@ -63,7 +63,7 @@ class Draft:
 
     @property
     def length(self) -> Length:
-        """train.length, answered if it was auto (the law's decision is noted by first_choices)."""
+        """train.length, answered if it was auto (see note_length)."""
         given = self.recipe.train.length
         if isinstance(given, Length):
             return given
@@ -98,13 +98,11 @@ class Draft:
             batch=batch, optimizer=settings.kind, settings=settings, lr=lr,
         )  # fmt: skip
 
-    def expected_tokens(self, shape: DecoderShape) -> float:
-        """D before anything was timed: the length in tokens, or what the time should allow."""
+    def note_length(self, shape: DecoderShape) -> None:
+        """Answer a length of auto, before anything asks for it."""
         if self.recipe.train.length == "auto":
             self.decide(priors.length(self.facts(shape, 0)))
-        length = self.length
-        if length.unit == "seconds":
-            return length.amount * self.expected_gflops * 1e9 / shape.flops_per_token()
-        given = self.recipe.train.batch
-        batch = given if isinstance(given, int) else 16
-        return float(self.steps_of(length, batch) * batch * self.context)
+
+    def length_tokens(self, batch: int) -> float:
+        """D of a length that is no time."""
+        return float(self.steps_of(self.length, batch) * batch * self.context)

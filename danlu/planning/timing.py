@@ -16,6 +16,8 @@ from danlu.planning.memory import training_memory
 
 TimeSteps = Callable[[Choices, int, float], list[float]]
 """(choices, at least this many steps, at least this many seconds) -> seconds of each: stages/train.time_steps."""
+PROVISIONAL_BATCH = 16
+"""Samples of a step that is timed before the batch is known."""
 N_TIMED, AT_LEAST_S = 3, 0.15
 BETTER = 0.97
 """A rival must take at most this share of the time to replace what there is: below that it is noise."""
@@ -28,10 +30,8 @@ COMPILE_S = 60.0
 def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
     """Where the timing starts: given settings, laws for the rest, the usual winner for what will be timed."""
     recipe, machine, model = draft.recipe, draft.machine, draft.recipe.model
-    batch = recipe.train.batch
-    n_tokens = draft.expected_tokens(shape)
-    if batch == "auto":
-        batch = draft.decide(priors.batch(draft.facts(shape, n_tokens)))
+    draft.note_length(shape)
+    batch = recipe.train.batch if recipe.train.batch != "auto" else PROVISIONAL_BATCH
     precision = recipe.train.precision
     if precision == "auto":
         precision = "bf16" if machine.has_bf16 else "fp32"
@@ -48,7 +48,16 @@ def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
         optimizer={"lr": 1e-4, "weight_decay": 0.0}, evaluate_every=None, signals_every=None, save_every_steps=None,
         save_every_s=None, ema=None if recipe.train.ema == "none" else recipe.train.ema,
     )  # fmt: skip
+    if recipe.train.batch == "auto" and draft.length.unit != "seconds":
+        choices = with_batch(draft, shape, choices, draft.length_tokens(PROVISIONAL_BATCH))
     return choices if micro_batch != "auto" else that_fits(draft, shape, choices)
+
+
+def with_batch(draft: Draft, shape: DecoderShape, choices: Choices, n_tokens: float) -> Choices:
+    """The batch that the law gives for a run of so many tokens."""
+    batch = draft.decide(priors.batch(draft.facts(shape, n_tokens)))
+    given = draft.recipe.train.micro_batch
+    return choices.model_copy(update={"batch": batch, "micro_batch": batch if given == "auto" else min(given, batch)})
 
 
 def that_fits(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices:
@@ -80,35 +89,53 @@ def rivals(draft: Draft, choices: Choices) -> list[tuple[str, list[Any]]]:
         dials.append(("precision", ["fp32"]))
     if getattr(model, "attention", "auto") == "auto":
         dials.append(("attention", ["fused" if choices.attention == "blocks" else "blocks"]))
-    if train.micro_batch == "auto":
-        dials.append(("micro_batch", [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]))
     return dials
 
 
-def time_choices(draft: Draft, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
-    """One dial at a time from the first choices, within plan.budget: (the fastest, its median seconds a step).
-
-    Rivals are compared by their fastest step, which a busy machine disturbs least.
-    """
+def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
+    """One dial at a time from the first choices, within plan.budget: (the fastest, its median seconds a step)."""
     deadline = time.monotonic() + draft.recipe.plan.budget.amount
     best = time_steps(choices, N_TIMED, AT_LEAST_S)
     for dial, options in rivals(draft, choices):
-        rows: list[dict[str, Any]] = [{"name": str(getattr(choices, dial)), "seconds": min(best)}]
-        untimed = []
-        for option in options:
-            if time.monotonic() > deadline:
-                untimed.append(str(option))
-                continue
-            trial = choices.model_copy(update={dial: option})
-            seconds = time_steps(trial, N_TIMED, AT_LEAST_S)
-            rows.append({"name": str(option), "seconds": min(seconds)})
-            if min(seconds) < BETTER * min(best):
-                choices, best = trial, seconds
-        draft.timings[dial] = rows
-        said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
-        left = f"; not timed for want of plan.budget: {', '.join(untimed)}" if untimed else ""
-        draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}", "measured")
+        choices, best = time_dial(draft, choices, best, dial, options, time_steps, deadline)
+    train, length = draft.recipe.train, draft.length
+    if train.batch == "auto" and length.unit == "seconds":
+        n_tokens = length.amount * choices.batch * draft.context / median(best)
+        choices = that_fits(draft, shape, with_batch(draft, shape, choices, n_tokens))
+        best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    if train.micro_batch == "auto":
+        options = [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]
+        choices, best = time_dial(draft, choices, best, "micro_batch", options, time_steps, deadline)
     return try_compile(draft, choices, median(best), time_steps, deadline)
+
+
+def time_dial(
+    draft: Draft,
+    choices: Choices,
+    best: list[float],
+    dial: str,
+    options: list[Any],
+    time_steps: TimeSteps,
+    deadline: float,
+) -> tuple[Choices, list[float]]:
+    """Try the other positions of one dial. Rivals are compared by their fastest step, which a busy machine disturbs
+    least; a larger gain than BETTER is asked for, so that noise moves nothing."""
+    rows: list[dict[str, Any]] = [{"name": str(getattr(choices, dial)), "seconds": min(best)}]
+    untimed = []
+    for option in options:
+        if time.monotonic() > deadline:
+            untimed.append(str(option))
+            continue
+        trial = choices.model_copy(update={dial: option})
+        seconds = time_steps(trial, N_TIMED, AT_LEAST_S)
+        rows.append({"name": str(option), "seconds": min(seconds)})
+        if min(seconds) < BETTER * min(best):
+            choices, best = trial, seconds
+    draft.timings[dial] = rows
+    said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
+    left = f"; not timed for want of plan.budget: {', '.join(untimed)}" if untimed else ""
+    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}", "measured")
+    return choices, best
 
 
 def try_compile(

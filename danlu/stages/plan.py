@@ -11,7 +11,7 @@ from typing import Any
 from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json
-from danlu.base.units import Length
+from danlu.base.units import Length, parse_count
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, priors
 from danlu.planning.choices import Choices
@@ -28,6 +28,7 @@ N_LOOKS, LOOKS_SHARE = 20, 0.1
 FORWARD_SHARE = 1 / 3
 """A forward pass of a whole step: 2 of 6 FLOPs a parameter."""
 N_SIGNALS, SIGNALS_MIN = 50, 10
+SMALLEST = {"n_layers": 2, "width": 64}
 
 
 def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSteps) -> Choices:
@@ -41,7 +42,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSte
     shape = resolve_shape(draft)
     choices = first_choices(draft, shape)
     progress("timing", 1, 4)
-    choices, step_s = time_choices(draft, choices, time_steps)
+    choices, step_s = time_choices(draft, shape, choices, time_steps)
     progress("length and rates", 3, 4)
     choices = settle_length(draft, choices, step_s)
     choices = settle_rates(draft, shape, choices)
@@ -71,7 +72,11 @@ def resolve_shape(draft: Draft) -> DecoderShape:
         flops = 6.0 * n_tokens * n_tokens / 20
         if isinstance(length, Length) and length.unit == "seconds":
             flops = length.amount * draft.expected_gflops * 1e9
-        size = draft.decide(priors.model_size(flops, draft.n_unique))
+        law = priors.model_size(flops, draft.n_unique)
+        least = type(settings)(**settings.model_dump() | SMALLEST).shape(draft.card.vocab_size).n_parameters
+        too_small = parse_count(law.value) < least
+        why = f"{law.value} by the law {law.origin}, but no model below {SMALLEST} is worth training"
+        size = draft.derive("model.size", least, why) if too_small else draft.decide(law)
         settings = type(settings)(**settings.model_dump() | {"size": size})
     shape: DecoderShape = settings.shape(draft.card.vocab_size)
     why = f"{shape.n_layers} layers of width {shape.width} have {shape.n_parameters:,} parameters"

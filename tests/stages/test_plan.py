@@ -1,0 +1,118 @@
+"""Plan: every auto is answered with a reason, timings decide, and all of it is written before training."""
+
+import json
+
+import pytest
+
+from danlu.base.errors import UserError
+from danlu.planning.choices import Choices
+from danlu.stages.plan import plan
+from danlu.stages.train import train_steps
+
+
+def stopwatch(seconds_of):
+    """A time_steps whose machine takes seconds_of(choices) a step."""
+    asked = []
+
+    def time_steps(choices, n_steps, at_least_s):
+        asked.append(choices)
+        return [seconds_of(choices)] * n_steps
+
+    return time_steps, asked
+
+
+def planned(tiny_run, seconds_of=lambda c: 0.01, **sections):
+    sections = {"train": {"length": "40 steps"}} | sections
+    recipe, run = tiny_run(**sections)
+    run.plan.unlink()
+    time_steps, asked = stopwatch(seconds_of)
+    choices = plan(recipe, run, lambda *_: None, time_steps)
+    return recipe, run, choices, json.loads(run.plan.read_text()), asked
+
+
+def test_everything_is_answered_with_a_reason_and_written(tiny_run):
+    recipe, run, choices, written, _ = planned(tiny_run)
+    assert Choices.read(run) == choices
+    names = [d["name"] for d in written["decisions"]]
+    assert {"optimizer.lr", "optimizer.weight_decay", "train.batch", "train.micro_batch", "model.attention"} <= set(
+        names
+    )
+    assert len(names) == len(set(names))
+    assert all(d["why"] and d["origin"] for d in written["decisions"])
+    assert written["predictions"]["train_s"] == pytest.approx(0.4)
+    assert written["machine"]["threads"] >= 1
+    assert len([r.loss for r in train_steps(recipe, run)]) == 40
+
+
+def test_the_fastest_wins_and_noise_moves_nothing(tiny_run):
+    def seconds_of(choices):
+        fast = 0.5 if choices.attention == "fused" else 1.0
+        return 0.01 * fast * (0.99 if choices.precision == "fp32" else 1.0)
+
+    _, _, choices, written, _ = planned(tiny_run, seconds_of)
+    assert choices.attention == "fused"
+    start = written["timings"].get("precision")
+    assert start is None or choices.precision == start[0]["name"]
+
+
+def test_what_is_given_is_not_touched(tiny_run):
+    train = {"length": "40 steps", "batch": 6, "micro_batch": 4, "precision": "fp32", "compile": False}
+    optimizer = {"kind": "adamw", "lr": 0.002, "weight_decay": 0.3}
+    _, _, choices, written, asked = planned(tiny_run, train=train, optimizer=optimizer)
+    assert (choices.batch, choices.micro_batch, choices.precision) == (6, 4, "fp32")
+    assert choices.optimizer == {"lr": 0.002, "weight_decay": 0.3}
+    assert {c.batch for c in asked} == {6}
+    assert not {"optimizer.lr", "train.batch"} & {d["name"] for d in written["decisions"]}
+
+
+def test_a_time_becomes_steps_and_a_hard_limit(tiny_run):
+    _, _, choices, _, _ = planned(
+        tiny_run, lambda c: 0.02, train={"length": "60 s", "batch": 8}, evaluate={"every": "never"}
+    )
+    assert choices.time_limit_s == 60
+    assert choices.n_steps == int(0.92 * 60 / 0.02)
+    assert choices.evaluate_every is None
+
+
+def test_the_budget_bounds_the_timings(tiny_run, monkeypatch):
+    clock = iter(range(0, 10_000, 9))
+    monkeypatch.setattr("danlu.planning.timing.time.monotonic", lambda: float(next(clock)))
+    _, _, _, written, asked = planned(tiny_run, plan={"budget": "1 s"})
+    assert any("want of plan.budget" in d["why"] for d in written["decisions"])
+    assert len(asked) <= 3
+
+
+def test_compile_is_tried_only_where_it_can_pay(tiny_run):
+    slow = {"length": "10 h", "batch": 8}
+    _, _, choices, written, _ = planned(tiny_run, lambda c: 0.1 if c.compile else 0.3, train=slow)
+    assert choices.compile is True
+    assert "compile" in written["timings"]
+    _, _, choices, written, _ = planned(
+        tiny_run, lambda c: 0.1 if c.compile else 0.3, train={"length": "10 s", "batch": 8}
+    )
+    assert choices.compile is False
+    assert "compile" not in written["timings"]
+
+
+def test_intervals_in_all_units(tiny_run):
+    _, _, choices, _, _ = planned(
+        tiny_run,
+        lambda c: 0.5,
+        train={"length": "1000 steps", "batch": 10, "signals": 7},
+        evaluate={"every": "50 s"},
+        checkpoint={"save_every": "1 epochs"},
+    )
+    assert (choices.signals_every, choices.evaluate_every) == (7, 100)
+    assert choices.save_every_steps == 25  # 4,000 tokens of 16, 10 samples a step
+    assert choices.save_every_s is None
+
+
+def test_too_little_data_is_refused(tiny_run):
+    with pytest.raises(UserError, match="at least 5001 training tokens"):
+        planned(tiny_run, model={"n_layers": 1, "width": 32, "context": 5000})
+
+
+def test_a_size_of_auto_follows_budget_and_data(tiny_run):
+    _, _, choices, written, _ = planned(tiny_run, model={"context": 16})
+    assert any(d["name"] == "model.size" for d in written["decisions"])
+    assert choices.model["width"] >= 8
