@@ -25,8 +25,8 @@ import danlu
 from danlu.base.contracts import Batch
 from danlu.build import build_model, build_optimizer
 from danlu.models.decoder_settings import Decoder
+from danlu.planning import hardware
 from danlu.planning.choices import Choices
-from danlu.planning.hardware import matmul_gflops
 from danlu.recipe import Recipe
 from danlu.tasks.language import Language
 
@@ -197,9 +197,10 @@ def measured(contestants: dict[str, Any], limits: list[float], args: argparse.Na
     """Seconds of each contestant by round, with the matmul limit taken in every round."""
     for stepper in contestants.values():
         next(stepper), next(stepper)
+    machine = hardware.look()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(args.rounds):
-        limits.append(matmul_gflops("bf16"))
+        limits.append(hardware.matmul_rate(machine, "bf16").gflops)
         for name, stepper in contestants.items():
             seconds[name].append(statistics.median(next(stepper) for _ in range(args.steps)))
     return seconds

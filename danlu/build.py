@@ -23,6 +23,8 @@ from danlu.tasks.language_scores import TokenText
 def set_machine(choices: Choices, deterministic: bool) -> torch.device:
     """Threads and determinism of this process; the device."""
     torch.set_num_threads(choices.threads)
+    if choices.device == "cpu":
+        native.keep_freed_memory()
     if deterministic and choices.device == "cuda":  # what danlu calls on a CPU is deterministic as it is
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

@@ -105,6 +105,16 @@ def declare(library: ctypes.CDLL) -> None:
         library.fused_attention_scratch.argtypes, library.fused_attention_scratch.restype = (I, I, I), I
 
 
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep what is freed instead of handing it back to the kernel (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD).
+
+    A training step frees and takes the same hundreds of megabytes again, and each time the kernel gives zeroed pages:
+    8% of a step at 6 layers of 384. False where the C library has no mallopt.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(-3, 1 << 30) == 1 and mallopt(-1, (1 << 31) - 1) == 1
+
+
 def load() -> ctypes.CDLL | None:
     """The library, or None where it cannot be had."""
     return build()[0]

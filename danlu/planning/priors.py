@@ -99,8 +99,8 @@ BATCH = Law(
 STEP_LAW = Law(
     "step_law", "optimizer.lr", "eta = min(1.79 N^-0.713 D^0.307, 5e-3)",
     "Li 2025 (Step Law), 2503.04715, equation 1; checked against Lingle's independent grid "
-    "(lucaslingle.substack.com, 4.6e7 to 8.7e8 parameters); the cap for small models: tiny_shakespeare by characters, 0.8M parameters, 600 steps of 64 x 64 tokens, "
-    "where 4e-3 and 8e-3 came out alike (one seed)",
+    "(lucaslingle.substack.com, 4.6e7 to 8.7e8 parameters); the cap for small models: tiny_shakespeare by characters, "
+    "0.8M parameters, 600 steps of 64 x 64 tokens, where 4e-3 and 8e-3 came out alike (one seed)",
     "N from 4.6e7 to 1.1e9, D from 1.3e8 to 1e11 tokens, AdamW",
 )  # fmt: skip
 LION = Law(

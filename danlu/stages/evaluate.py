@@ -42,7 +42,7 @@ def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
     sums = by_document if chosen.by == "documents" else by_window
     metrics = {"bits_per_byte": resampling.bits_per_byte(sums), "loss": resampling.loss(sums)}
     progress("baselines", 0, 1)
-    baselines, notes = baseline_metrics(train, text, trained.tokenizer.decode, resampling)
+    baselines, notes = baseline_metrics(train, text, trained.tokenizer.decode, resampling, sums)
     beaten, verdict = compared(metrics["bits_per_byte"], baselines, len(chosen.starts))
     progress("samples", 0, 1)
     scores = Scores(
@@ -77,14 +77,21 @@ def split_text(trained: Trained, run: RunFolder, split: str) -> TokenText:
 
 
 def compared(model: Metric, baselines: dict[str, dict[str, Metric]], n_units: int) -> tuple[bool, str]:
-    """Whether the model's interval lies below the best baseline, and the sentence that says so."""
-    values = {name: metrics["bits_per_byte"].value for name, metrics in baselines.items()}
-    name = min(values, key=lambda known: values[known])
-    beaten = model.high < values[name]
-    not_beaten = [f"{other} ({values[other]:.3f})" for other in values if model.high >= values[other]]
-    said = "It beats every baseline" if beaten else f"It does not beat {', '.join(not_beaten)}"
+    """Whether every baseline is behind the model beyond doubt, and the sentence that says so.
+
+    The doubt is that of the difference on the same resampled text, which is much smaller than that of each score:
+    a hard document is hard for all. A size (xz) is compared on this very text.
+    """
+    not_behind = [name for name, metrics in baselines.items() if metrics["behind"].low <= 0]
+    nearest = min(baselines, key=lambda name: baselines[name]["behind"].value)
+    gap = baselines[nearest]["behind"]
+    said = f"It does not beat {', '.join(not_behind)}" if not_behind else "It beats every baseline"
     doubt = "" if n_units > 1 else " There is too little text for an interval."
-    return beaten, f"{said}: {model.value:.3f} bits per byte ({model.low:.3f} to {model.high:.3f}).{doubt}"
+    interval = f" ({gap.low:.3f} to {gap.high:.3f})" if gap.high > gap.low else ""
+    return not not_behind, (
+        f"{said}: {model.value:.3f} bits per byte ({model.low:.3f} to {model.high:.3f}), and the nearest, {nearest}, "
+        f"needs {gap.value:.3f}{interval} more on the same text.{doubt}"
+    )
 
 
 def denominators(text: TokenText, n_bytes: int) -> str:

@@ -46,6 +46,11 @@ class Resampling:
         """Nats per target with its interval."""
         return self._metric(sums.loss, sums.nats, sums.n_targets, sums, "nats/token")
 
+    def behind(self, sums: Sums, model: Sums) -> Metric:
+        """How far a baseline is behind the model on the same text, in bits per byte: the interval is of the difference."""
+        value = sums.bits_per_byte - model.bits_per_byte
+        return self._metric(value, (sums.nats - model.nats) / math.log(2), model.n_bytes, model, BITS_PER_BYTE)
+
     def _metric(self, value: float, top: NDArray[Any], bottom: NDArray[Any], sums: Sums, unit: str) -> Metric:
         if len(self.units.starts) < 2:
             return Metric(value, value, value, unit)
@@ -89,13 +94,17 @@ def between(values: NDArray[Any], starts: NDArray[np.int64], ends: NDArray[np.in
 
 
 def baseline_metrics(
-    train: TokenText, text: TokenText, decode: Decode, resampling: Resampling
+    train: TokenText, text: TokenText, decode: Decode, resampling: Resampling, model: Sums
 ) -> tuple[dict[str, dict[str, Metric]], list[str]]:
-    """{"unigram": {"bits_per_byte": Metric, ..}, "ngram": .., "xz": .., "xz_with_train": ..} and sentences on how."""
+    """{"unigram": {"bits_per_byte": Metric, "behind": Metric}, "ngram": .., "xz": .., "xz_with_train": ..} and how.
+
+    `behind` is what a baseline needs more than the model whose sums are given, on the same text.
+    """
     scored = Scored.of(text, resampling.units.by)
     counts = token_counts(train)
     unigram = scored.sums(baselines.unigram_bits(counts, text.tokens) * math.log(2))
     found = {"unigram": {"bits_per_byte": resampling.bits_per_byte(unigram), "loss": resampling.loss(unigram)}}
+    found["unigram"]["behind"] = resampling.behind(unigram, model)
     whole = np.frombuffer(b"".join(documents_of(text, decode)), np.uint8)
     learned = np.frombuffer(b"".join(documents_of(train, decode, NGRAM_BYTES))[:NGRAM_BYTES], np.uint8)
     if not len(whole) or not len(learned):
@@ -104,15 +113,14 @@ def baseline_metrics(
     jobs = [context + whole.tobytes(), context, whole.tobytes()]
     with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:  # xz lets go of the interpreter
         sizes = pool.map(baselines.xz_bits, jobs)
-        model = baselines.fitted_ngram(learned)
-        ngram, notes = ngram_metric(scored, model.bits(whole), resampling)
+        counted = baselines.fitted_ngram(learned)
+        found["ngram"], notes = ngram_metrics(scored, counted.bits(whole), resampling, model)
         joined, alone, xz = sizes
-    found["ngram"] = {"bits_per_byte": ngram}
     for name, bits in (("xz", xz), ("xz_with_train", joined - alone)):
         value = bits / len(whole)
-        found[name] = {"bits_per_byte": Metric(value, value, value, BITS_PER_BYTE)}
+        found[name] = without_interval(value, model)
     return found, [
-        f"ngram: interpolated modified Kneser-Ney of order {len(model.levels)} over bytes, counted on "
+        f"ngram: interpolated modified Kneser-Ney of order {len(counted.levels)} over bytes, counted on "
         f"{len(learned):,} training bytes.",
         *notes,
         f"xz: LZMA2 at preset 9e on all {len(whole):,} bytes of the split; xz_with_train: what they add after "
@@ -120,7 +128,18 @@ def baseline_metrics(
     ]
 
 
-def ngram_metric(scored: Scored, bits: Floats, resampling: Resampling) -> tuple[Metric, list[str]]:
+def without_interval(value: float, model: Sums) -> dict[str, Metric]:
+    """A size in bits per byte, and how far it is behind the model on this very text."""
+    behind = value - model.bits_per_byte
+    return {
+        "bits_per_byte": Metric(value, value, value, BITS_PER_BYTE),
+        "behind": Metric(behind, behind, behind, BITS_PER_BYTE),
+    }
+
+
+def ngram_metrics(
+    scored: Scored, bits: Floats, resampling: Resampling, model: Sums
+) -> tuple[dict[str, Metric], list[str]]:
     """The n-gram on the bytes of the scored tokens alone."""
     lengths = byte_lengths(scored.text, scored.text.tokens.astype(np.int64))
     if lengths.sum() != len(bits):
@@ -129,9 +148,10 @@ def ngram_metric(scored: Scored, bits: Floats, resampling: Resampling) -> tuple[
             f"The tokens stand for {int(lengths.sum()):,} bytes and decode to {len(bits):,} (the tokenizer does not "
             "know every character), so the n-gram is scored on all decoded bytes, without an interval."
         )
-        return Metric(value, value, value, BITS_PER_BYTE), [said]
+        return without_interval(value, model), [said]
     ends = np.cumsum(lengths)
-    return resampling.bits_per_byte(scored.sums(between(bits, ends - lengths, ends) * math.log(2))), []
+    sums = scored.sums(between(bits, ends - lengths, ends) * math.log(2))
+    return {"bits_per_byte": resampling.bits_per_byte(sums), "behind": resampling.behind(sums, model)}, []
 
 
 def token_counts(text: TokenText) -> NDArray[np.int64]:

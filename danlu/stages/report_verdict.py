@@ -71,13 +71,15 @@ def compared(evidence: Evidence) -> Html:
     lower = lower_is_better(metric)
     gap = best.value - score.value if lower else score.value - best.value
     side = ("below" if lower else "above") if gap > 0 else ("above" if lower else "below")
-    apart = score.high < best.low if lower else score.low > best.high
+    behind = evidence.scores.baselines.get(rival, {}).get("behind") if evidence.scores else None
+    apart = behind.low > 0 if behind else score.high < best.low if lower else score.low > best.high
     name = f" the best baseline ({rival}, {fixed(best.value, score.value)})"
     far = fixed(abs(gap), score.value)
     if gap > 0 and apart:
         return join(f", {far} {side}{name}.")
     if gap > 0:
-        return join(f", {far} {side}{name}, but the intervals overlap: better is not shown.")
+        doubt = "the interval of the difference holds 0" if behind else "the intervals overlap"
+        return join(f", {far} {side}{name}, but {doubt}: better is not shown.")
     return join(", ", tag("em", f"{far} {side}{name}"), ": it has not beaten it.")
 
 
