@@ -129,7 +129,7 @@ class Scores:
     split: str
     metrics: Mapping[str, Metric]
     baselines: Mapping[str, Mapping[str, Metric]]
-    """{"unigram": {"bits_per_byte": Metric}, ...}"""
+    """{"unigram": {"bits_per_byte": Metric, "behind": Metric}, ...}: behind = what it needs more than the model."""
     beats_baselines: bool
     n_targets: int
     samples: tuple[Mapping[str, str], ...] = ()

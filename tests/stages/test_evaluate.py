@@ -194,14 +194,20 @@ def test_a_run_without_a_checkpoint_is_told(made: tuple[Recipe, RunFolder], tmp_
         load_model(other, made[0])
 
 
-def test_the_verdict_needs_the_whole_interval_below_every_baseline() -> None:
-    baselines = {"ngram": {"bits_per_byte": Metric(2.0, 1.9, 2.1)}, "xz": {"bits_per_byte": Metric(2.5, 2.5, 2.5)}}
-    assert compared(Metric(1.8, 1.7, 1.95), baselines, 50)[0]
-    beaten, said = compared(Metric(1.9, 1.8, 2.05), baselines, 50)
+def test_the_verdict_is_of_the_difference_on_the_same_text() -> None:
+    def rival(value: float, low: float, high: float, gap: float) -> dict[str, Metric]:
+        return {"bits_per_byte": Metric(value, value, value), "behind": Metric(gap, low, high)}
+
+    model = Metric(1.8, 1.5, 2.2)
+    baselines = {"ngram": rival(2.0, 0.1, 0.3, 0.2), "xz": rival(2.5, 0.7, 0.7, 0.7)}
+    beaten, said = compared(model, baselines, 50)
+    assert beaten
+    assert "beats every baseline" in said
+    assert "ngram, needs 0.200 (0.100 to 0.300) more" in said
+    beaten, said = compared(model, baselines | {"ngram": rival(1.9, -0.05, 0.25, 0.1)}, 50)
     assert not beaten
-    assert "ngram (2.000)" in said
-    assert "xz" not in said
-    assert "too little text" in compared(Metric(1.8, 1.8, 1.8), baselines, 1)[1]
+    assert "does not beat ngram:" in said
+    assert "too little text" in compared(model, baselines, 1)[1]
 
 
 @pytest.mark.parametrize(

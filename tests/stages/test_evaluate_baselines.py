@@ -8,7 +8,7 @@ import pytest
 from danlu.stages.evaluate_baselines import Resampling, Scored, baseline_metrics, documents_of
 from danlu.tasks import baselines
 from danlu.tasks.intervals import Units, units
-from danlu.tasks.language_scores import TokenText, windows_of
+from danlu.tasks.language_scores import Sums, TokenText, windows_of
 
 END = 256
 WORDS = ["walk", "tree", "node", "yield", "return", "for", "in", "def", "\n", "丹炉"]
@@ -23,6 +23,11 @@ def split(n_documents: int, seed: int, end: int | None = END, pack: str = "strea
     return TokenText(np.concatenate(pieces).astype(np.uint16), documents, token_bytes, context, end, pack)  # type: ignore[arg-type]
 
 
+def model_sums(text: TokenText, by: str, nats: float = 0.5) -> Sums:
+    """A model that pays the same for every token."""
+    return Scored.of(text, by).sums(np.full(len(text.tokens), nats))
+
+
 def decode(tokens: list[int]) -> str:
     return bytes(tokens).decode()
 
@@ -34,7 +39,8 @@ def test_baselines_are_scored_on_the_scored_bytes_alone(end: int | None, pack: s
     train, text = split(100, 0, end, pack), split(n_documents, 1, end, pack)
     windows = windows_of(text)
     chosen = units(n_documents, len(windows.first))
-    found, notes = baseline_metrics(train, text, decode, Resampling(chosen, 200, 0))
+    model = model_sums(text, chosen.by)
+    found, notes = baseline_metrics(train, text, decode, Resampling(chosen, 200, 0), model)
     tokens = text.tokens.astype(int)
     scored = np.zeros(len(tokens), bool)
     for first, n in zip(windows.first, windows.length, strict=True):
@@ -51,6 +57,10 @@ def test_baselines_are_scored_on_the_scored_bytes_alone(end: int | None, pack: s
     ngram = found["ngram"]["bits_per_byte"]
     assert ngram.value == pytest.approx(bits[scored[is_text]].sum() / n_bytes)
     assert ngram.low < ngram.value < ngram.high
+    behind = found["ngram"]["behind"]
+    assert behind.value == pytest.approx(ngram.value - model.bits_per_byte)
+    assert behind.low < behind.value < behind.high
+    assert behind.high - behind.low < 2 * (ngram.high - ngram.low)
     assert found["xz"]["bits_per_byte"].value == baselines.xz_bits(whole.tobytes()) / len(whole)
     assert found["xz_with_train"]["bits_per_byte"].value < found["xz"]["bits_per_byte"].value
     assert any(f"{len(learned):,} training bytes" in note for note in notes)
@@ -68,7 +78,11 @@ def test_sums_by_window_and_by_document_agree() -> None:
 def test_a_tokenizer_that_loses_characters_is_told() -> None:
     text = split(40, 1)
     found, notes = baseline_metrics(
-        split(50, 0), text, lambda tokens: decode(tokens).replace("丹", "�!"), Resampling(units(40, 99), 100, 0)
+        split(50, 0),
+        text,
+        lambda tokens: decode(tokens).replace("丹", "�!"),
+        Resampling(units(40, 99), 100, 0),
+        model_sums(text, "documents"),
     )
     assert any("does not know every character" in note for note in notes)
     assert found["ngram"]["bits_per_byte"].low == found["ngram"]["bits_per_byte"].high
@@ -87,6 +101,7 @@ def test_a_part_of_a_large_training_split_is_spread_evenly() -> None:
 
 def test_one_unit_has_no_interval() -> None:
     text = split(1, 0, context=10_000)
-    found, _ = baseline_metrics(split(9, 1), text, decode, Resampling(Units("windows", np.array([0]), ""), 100, 0))
+    one = Resampling(Units("windows", np.array([0]), ""), 100, 0)
+    found, _ = baseline_metrics(split(9, 1), text, decode, one, model_sums(text, "windows"))
     metric = found["ngram"]["bits_per_byte"]
     assert metric.low == metric.value == metric.high
