@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from danlu.stages.check import Check
 
 STAGES = ("prepare", "plan", "train", "evaluate", "report")
-FORMAT = 1
+FORMAT = 2
 """Raised when a stage's output changes its meaning, so that older folders are made anew."""
 SCORING_ONLY = ("on", "samples", "prompts", "max_new_tokens", "temperature", "top_k", "bootstrap")
 """Settings of [evaluate] that training does not see: they may change after it."""
