@@ -151,13 +151,20 @@ class StepReport:
     elapsed_s: float
     """Training seconds of this run so far, over all its processes."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of this step by part: data, forward, backward, optimizer, checkpoint, evaluate, other."""
+    """Seconds of this step by part: data, forward, backward, optimizer, checkpoint, evaluate, other. A checkpoint is
+    counted with the step after it."""
     validation: Mapping[str, float] | None = None
     """{"loss": nats per target, "bits_per_byte": ...} when this step was evaluated."""
     layers: Mapping[str, Mapping[str, float]] | None = None
     """{"blocks.0.attention": {"grad_norm": .., "update_ratio": .., "dead_frac": ..}} when it was measured."""
     events: tuple[str, ...] = ()
     """Sentences: a skipped update, a loss spike, a vanishing gradient, a new best, a checkpoint."""
+
+    @property
+    def per_s(self) -> float:
+        """Targets per second of training: the time of evaluations and checkpoints is left out."""
+        spent = sum(s for part, s in self.times.items() if part not in ("evaluate", "checkpoint"))
+        return self.n_targets / max(spent, 1e-9)
 
 
 class Source(Protocol):

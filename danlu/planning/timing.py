@@ -38,7 +38,7 @@ def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
     attention = getattr(model, "attention", "auto")
     if attention == "auto":
         attention = "blocks" if machine.device == "cpu" else "fused"
-    has_native = machine.device == "cpu" and native.load() is not None
+    has_native = machine.device == "cpu" and native.load() is not None and recipe.train.compile is not True
     chosen = {name: getattr(shape, name) for name in ("n_layers", "width", "n_heads", "n_kv_heads")}
     micro_batch = recipe.train.micro_batch
     choices = Choices(

@@ -36,8 +36,7 @@ def train(recipe: Recipe, run: RunFolder, progress: Progress) -> StepReport | No
 
 def described(report: StepReport) -> str:
     """One step as one line."""
-    per_s = report.n_targets / max(sum(report.times.values()), 1e-9)
-    line = f"step {report.step}  loss {report.loss:.4f}  {per_s:,.0f} tokens/s"
+    line = f"step {report.step}  loss {report.loss:.4f}  {report.per_s:,.0f} tokens/s"
     if report.validation:
         line += f"  validation {report.validation['loss']:.4f}"
     return "\n".join([line, *report.events])
@@ -70,13 +69,13 @@ def train_step(
 
     The loss is a sum divided once by all targets, so any cut into micro-batches gives the same update.
     """
-    n_targets = parts.mesh.sum(sum(batch.n_targets for batch in batches))
-    loss = torch.zeros((), dtype=torch.float32)
+    n_targets = max(1, parts.mesh.sum(sum(batch.n_targets for batch in batches)))
+    loss = torch.zeros((), device=next(parts.model.parameters()).device)
     for batch in batches:
         share = parts.task.loss_sum(parts.model(batch), batch) / n_targets
         clock.mark("forward")
         share.backward()  # type: ignore[no-untyped-call]
-        loss = loss + share.detach().cpu()
+        loss += share.detach()
         clock.mark("backward")
     total = float(parts.mesh.sum(loss))
     if parts.l2:

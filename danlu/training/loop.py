@@ -47,6 +47,8 @@ class Loop:
         keep = recipe.checkpoint
         self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs)
         self.events: list[str] = []
+        self.saving_s = 0.0
+        """Seconds that the last checkpoint held training up."""
         self.verdict: Verdict = "update"
         self.ids = np.empty(0, np.int64)
         self.resume()
@@ -124,6 +126,7 @@ class Loop:
             self.average.update(position.step)
         clock.mark("other")
         validation, is_best = self.evaluate_now(clock)
+        clock.spent["checkpoint"], self.saving_s = self.saving_s, 0.0
         position.elapsed_s = self.elapsed_before + time.perf_counter() - self.started
         position.finished = position.finished or self.why_finish(clock)
         report = StepReport(
@@ -141,7 +144,7 @@ class Loop:
         row: dict[str, Any] = {
             "step": report.step, "loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm,
             "n_targets": report.n_targets, "elapsed_s": round(report.elapsed_s, 4),
-            "per_s": round(report.n_targets / max(sum(report.times.values()), 1e-9), 1),
+            "per_s": round(report.per_s, 1),
             "times": {part: round(seconds, 6) for part, seconds in report.times.items()},
         }  # fmt: skip
         row |= {k: v for k in ("validation", "layers", "events") if (v := getattr(report, k))}
@@ -191,9 +194,11 @@ class Loop:
 
     def save(self, is_best: bool = False) -> None:
         """Hand the state over to the writer, which works beside training."""
+        began = time.perf_counter()
         taken = snapshot(self.parts.model, self.parts.optimizer, self.average, self.state, self.fingerprints)
         self.writer.save(taken, is_best)
         self.saved_at = time.perf_counter()
+        self.saving_s += self.saved_at - began
 
     def save_now(self, is_best: bool = False) -> None:
         """Save, and wait until it is on the disk."""
