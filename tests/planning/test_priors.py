@@ -98,24 +98,6 @@ def test_weight_decay_by_power_lines():
     assert not priors.weight_decay(replace(facts, optimizer="lion")).in_range
 
 
-def test_beta2_keeps_its_half_life_in_tokens():
-    facts = Facts(n_hidden=10**8, context=1024, n_unique=10**12, n_tokens=1e10, batch=512)
-    assert priors.beta2(facts).value == pytest.approx(0.95, abs=1e-3)
-    for batch in (64, 128, 256):
-        value = priors.beta2(replace(facts, batch=batch)).value
-        assert batch * 1024 * math.log(0.5) / math.log(value) == pytest.approx(7.1e6, rel=0.01)
-    assert priors.beta2(replace(facts, batch=1)).value == 0.9999
-    short = priors.beta2(replace(facts, n_tokens=2e7, batch=16)).value
-    assert 16 * 1024 * math.log(0.5) / math.log(short) == pytest.approx(1e6, rel=0.02)
-
-
-def test_warmup():
-    facts = Facts(n_hidden=10**8, context=1, n_unique=1, n_tokens=1000, batch=1)
-    assert priors.warmup(facts).value == "40 steps"
-    assert priors.warmup(facts, beta2=0.999).value == "100 steps"
-    assert priors.warmup(replace(facts, n_tokens=100_000), beta2=0.999).value == "2000 steps"
-
-
 def test_length_is_twenty_tokens_a_parameter_until_data_repeat_too_often():
     plenty = priors.length(Facts(n_hidden=10**8, context=1, n_unique=10**12))
     assert parse_length(plenty.value).amount == 2e9
