@@ -20,7 +20,8 @@ from danlu.base.errors import UserError
 from danlu.base.settings import Settings
 from danlu.base.units import parse_length, short_count
 from danlu.data.survey import Estimate, estimate
-from danlu.planning import priors
+from danlu.planning import hardware, priors, sizing
+from danlu.planning.draft import EXPECTED_SHARE
 from danlu.planning.ledger import Decision
 from danlu.recipe import Recipe
 
@@ -58,10 +59,11 @@ def check(recipe: Recipe) -> Check:
     data: Any = recipe.data
     looked = estimate(data)
     n_vocabulary, vocabulary_why = vocabulary(data.tokenizer, looked)
+    n_tokens = tokens_in(data.tokenizer, looked)
+    recipe, why_size = with_size(recipe, n_vocabulary, n_tokens)
     model: Any = recipe.model
     shape = model.shape(n_vocabulary)
     weights = weigh(recipe, n_vocabulary)
-    n_tokens = tokens_in(data.tokenizer, looked)
     n_micro = recipe.train.micro_batch if isinstance(recipe.train.micro_batch, int) else 1
     memory = 2 * weights.parameters + weights.optimizer + n_micro * weights.kept_per_sample
     n_checkpoints = recipe.checkpoint.keep + 1
@@ -72,6 +74,7 @@ def check(recipe: Recipe) -> Check:
         ("vocabulary", f"{n_vocabulary:,}", vocabulary_why),
         ("tokens", f"about {short_count(n_tokens)}", "text bytes over bytes per token; prepare counts them"),
         ("parameters", f"{weights.n_parameters:,}", f"{short_count(shape.n_hidden_parameters)} beside embedding and head"),
+        *why_size,
         *model_rows(model, shape),
         ("FLOPs per token", short_count(shape.flops_per_token()), "6 a parameter and causal attention (Kaplan et al. 2020)"),
         ("memory", f"about {size(memory)}", memory_why(weights, n_micro, recipe)),
@@ -79,6 +82,21 @@ def check(recipe: Recipe) -> Check:
         *open_rows(recipe, answers(recipe, shape, n_tokens)),
     ]  # fmt: skip
     return found
+
+
+def with_size(recipe: Recipe, n_vocabulary: int, n_tokens: int) -> tuple[Recipe, list[tuple[str, str, str]]]:
+    """The recipe with a size, by the law that plan will use, when it gives none; and the row that says so."""
+    if not sizing.is_open(recipe.model):
+        return recipe, []
+    gflops = 0.0
+    if recipe.train.length != "auto" and recipe.train.length.unit == "seconds":
+        machine = hardware.look(recipe.train.device, recipe.train.threads)
+        rate = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32", limit_s=0.05)
+        gflops = EXPECTED_SHARE * rate.gflops
+    flops = sizing.compute_of(recipe.train.length, n_tokens, gflops)
+    model, decision = sizing.sized(recipe.model, n_vocabulary, max(1, n_tokens), flops)
+    rows = [("model.size", f"about {short_count(model.size)}", f"{decision.origin}; plan counts and measures")]
+    return recipe.model_copy(update={"model": model}), rows
 
 
 def vocabulary(tokenizer: Settings, looked: Estimate) -> tuple[int, str]:

@@ -11,12 +11,13 @@ from typing import Any
 from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json
-from danlu.base.units import Length, parse_count
+from danlu.base.units import Length
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.ledger import write_plan
+from danlu.planning.sizing import compute_of, is_open, sized
 from danlu.planning.timing import TimeSteps, first_choices, memory_of, time_choices
 from danlu.recipe import Recipe
 
@@ -28,7 +29,6 @@ N_LOOKS, LOOKS_SHARE = 20, 0.1
 FORWARD_SHARE = 1 / 3
 """A forward pass of a whole step: 2 of 6 FLOPs a parameter."""
 N_SIGNALS, SIGNALS_MIN = 50, 10
-SMALLEST = {"n_layers": 2, "width": 64}
 
 
 def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSteps) -> Choices:
@@ -66,18 +66,10 @@ def check_data(card: DataCard, context: int) -> None:
 def resolve_shape(draft: Draft) -> DecoderShape:
     """The model's numbers; a size of auto comes from the budget and the data."""
     settings: Any = draft.recipe.model
-    if settings.size == "auto" and "auto" in (settings.width, settings.n_layers):
-        length = draft.recipe.train.length
-        n_tokens = draft.n_unique * priors.MAX_EPOCHS
-        flops = 6.0 * n_tokens * n_tokens / 20
-        if isinstance(length, Length) and length.unit == "seconds":
-            flops = length.amount * draft.expected_gflops * 1e9
-        law = priors.model_size(flops, draft.n_unique)
-        least = type(settings)(**settings.model_dump() | SMALLEST).shape(draft.card.vocab_size).n_parameters
-        too_small = parse_count(law.value) < least
-        why = f"{law.value} by the law {law.origin}, but no model below {SMALLEST} is worth training"
-        size = draft.derive("model.size", least, why) if too_small else draft.decide(law)
-        settings = type(settings)(**settings.model_dump() | {"size": size})
+    if is_open(settings):
+        flops = compute_of(draft.recipe.train.length, draft.n_unique, draft.expected_gflops)
+        settings, decision = sized(settings, draft.card.vocab_size, draft.n_unique, flops)
+        draft.decide(decision)
     shape: DecoderShape = settings.shape(draft.card.vocab_size)
     why = f"{shape.n_layers} layers of width {shape.width} have {shape.n_parameters:,} parameters"
     for name in ("n_layers", "width", "n_heads", "n_kv_heads"):
