@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,8 +64,8 @@ class Loop:
         self.metrics.close()
         self.samples.close()
 
-    def resume(self) -> None:
-        """Go to the newest good checkpoint, if there is one; what the logs know beyond it is cut off."""
+    def resume(self) -> bool:
+        """Go to the newest good checkpoint; what the logs know beyond it is cut off. False where there is none."""
         saved, said = load_newest(self.run.checkpoints)
         if saved is not None:
             restore(saved, self.parts.model, self.parts.optimizer, self.average, self.state, self.fingerprints)
@@ -73,6 +73,7 @@ class Loop:
         self.events += said
         self.metrics.truncate_after(self.state.position.step)
         self.samples.truncate_after(self.state.position.step)
+        return saved is not None
 
     def sync_logs(self) -> None:
         """A checkpoint never knows more than the logs beside it."""
@@ -221,9 +222,9 @@ class Loop:
             raise GateError(
                 f"Training stopped before the update: {said[-1]}. The last good checkpoint is kept in {self.run.checkpoints}."
             )
-        self.events = []
-        self.resume()
-        if self.state.position.step == 0 and not any(self.run.checkpoints.iterdir()):
+        self.events, model = [], cast(Any, self.parts.model)
+        model.watched = False
+        if not self.resume():
             raise GateError(f"Training stopped: {said[-1]}, and there is no checkpoint yet to roll back to.")
         self.state.guard.n_roll_backs = n_roll_backs
         self.state.position.batch_offset = failed_at + 1 - self.state.position.step

@@ -163,6 +163,13 @@ def test_rolling_back_passes_over_the_batches_since(tiny_run, monkeypatch):
     assert np.array_equal(order[6:10, 1:], expected[8:12])
 
 
+def test_rolling_back_without_a_checkpoint_stops(tiny_run, monkeypatch):
+    recipe, run = tiny_run(train={"on_nonfinite": "roll back"}, choices={"save_every_steps": 100})
+    poison(monkeypatch, {2})
+    with pytest.raises(GateError, match="no checkpoint yet"):
+        curve(recipe, run)
+
+
 def test_it_stops_at_a_target_and_by_patience(tiny_run):
     recipe, run = tiny_run(train={"target": 5.0})
     assert len(curve(recipe, run)) == 4
