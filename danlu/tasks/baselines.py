@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 Codes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
-MAX_ORDER = 6
+MAX_ORDER = 8
 """Longest n-gram tried. Up to 8 bytes fit a uint64 exactly, so no n-gram ever collides with another."""
 CHUNK = 1 << 20
 """Bytes scored at a time, so that memory does not grow with the text scored."""

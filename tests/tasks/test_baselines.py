@@ -47,7 +47,7 @@ def plain_kneser_ney(train: bytes, order: int):
     return p
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("order", [1, 2, 3, 5, 8])
 def test_ngram_equals_the_plain_dictionary_version(order: int) -> None:
     heldout = b"yield the node in walk(tree)\n\xff\x00 for"
     plain = plain_kneser_ney(TEXT, order)
