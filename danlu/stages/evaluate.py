@@ -87,10 +87,11 @@ def compared(model: Metric, baselines: dict[str, dict[str, Metric]], n_units: in
     gap = baselines[nearest]["behind"]
     said = f"It does not beat {', '.join(not_behind)}" if not_behind else "It beats every baseline"
     doubt = "" if n_units > 1 else " There is too little text for an interval."
-    interval = f" ({gap.low:.3f} to {gap.high:.3f})" if gap.high > gap.low else ""
+    side, ends = ("more", (gap.low, gap.high)) if gap.value >= 0 else ("less", (-gap.high, -gap.low))
+    interval = f" ({ends[0]:.3f} to {ends[1]:.3f})" if gap.high > gap.low else ""
     return not not_behind, (
         f"{said}: {model.value:.3f} bits per byte ({model.low:.3f} to {model.high:.3f}), and the nearest, {nearest}, "
-        f"needs {gap.value:.3f}{interval} more on the same text.{doubt}"
+        f"needs {abs(gap.value):.3f}{interval} {side} on the same text.{doubt}"
     )
 
 

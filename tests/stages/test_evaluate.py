@@ -207,6 +207,9 @@ def test_the_verdict_is_of_the_difference_on_the_same_text() -> None:
     beaten, said = compared(model, baselines | {"ngram": rival(1.9, -0.05, 0.25, 0.1)}, 50)
     assert not beaten
     assert "does not beat ngram:" in said
+    assert (
+        "ngram, needs 0.100 (0.050 to 0.200) less" in compared(model, {"ngram": rival(1.7, -0.2, -0.05, -0.1)}, 50)[1]
+    )
     assert "too little text" in compared(model, baselines, 1)[1]
 
 
