@@ -256,7 +256,8 @@ def run_stage(stage: str, made: Run, progress: Progress) -> None:
         tell("kept as it is: training has begun on it", 1, 1)
         return
     inputs = inputs_of(stage, recipe, folder)
-    if stage != "report" and folder.stage_done(stage, inputs):
+    is_lost = stage == "train" and not has_trained(folder)  # its checkpoints watch over themselves
+    if stage != "report" and not is_lost and folder.stage_done(stage, inputs):
         tell("unchanged, kept as it is", 1, 1)
         return
     began = time.perf_counter()

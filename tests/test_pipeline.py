@@ -80,6 +80,14 @@ def test_a_lost_output_is_made_again(fake: FakeStages) -> None:
     assert fake.calls == ["evaluate", "report"]
 
 
+def test_lost_checkpoints_are_trained_again(fake: FakeStages) -> None:
+    made = pipeline.run(recipe(), "out")
+    (made.folder.checkpoints / "step-00000002").rmdir()
+    fake.calls.clear()
+    pipeline.run(recipe(), "out")
+    assert "train" in fake.calls
+
+
 def test_only_the_scoring_may_change_after_training(fake: FakeStages) -> None:
     pipeline.run(recipe(), "out")
     fake.calls.clear()
