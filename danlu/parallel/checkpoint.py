@@ -147,13 +147,6 @@ class CheckpointWriter:
         told, self._events = self._events, []
         return told
 
-    def discard_after(self, step: int) -> None:
-        """Remove checkpoints of a future that was given up (roll back to `step`)."""
-        self.wait()
-        if step in steps_in(self.folder):
-            for later in (s for s in steps_in(self.folder) if s > step):
-                self._remove(self.folder / folder_name(later))
-
     def _write(self, step: int, state: bytes, is_best: bool) -> None:
         """One save from first byte to retention; a failing disk becomes an event, a third failure an error."""
         temporary = self.folder / f".tmp-{folder_name(step)}"

@@ -72,8 +72,6 @@ SMALL_LR, SMALL_MUON_LR = 5e-3, 9e-3
 """Highest rate that a small model is given."""
 MAX_EPOCHS = 4
 """Repeats of the data that are about as good as new (Muennighoff 2023)."""
-REPEAT_DECAY = 15.39
-"""R* of Muennighoff 2023: epochs after which a repeat is worth 1/e of new data."""
 TAU = 1.084, -0.527
 """Bergsma 2025: tau = 1.084 (D/N)^-0.527."""
 DECAY_RANGE = 0.01, 1.0
@@ -159,13 +157,6 @@ def model_size(flops: float, n_unique: int) -> Decision:
     n_parameters = max(1.0, min(math.sqrt(flops / 120), MAX_EPOCHS * n_unique / 20))
     numbers = f"C = {flops:.2g} and U = {short_count(n_unique)} give N = {short_count(n_parameters)}"
     return SIZE.decide(short_count(n_parameters), numbers, 6e18 <= flops <= 3e21, n_parameters / 3, n_parameters * 3)
-
-
-def effective_tokens(n_unique: float, n_epochs: float) -> float:
-    """What repeated data are worth in new tokens: U + U R* (1 - exp(-(epochs - 1) / R*)) (Muennighoff 2023, eq. 5)."""
-    if n_epochs <= 1:
-        return n_unique * n_epochs
-    return n_unique * (1 + REPEAT_DECAY * (1 - math.exp(-(n_epochs - 1) / REPEAT_DECAY)))
 
 
 def batch(facts: Facts) -> Decision:

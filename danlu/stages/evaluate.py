@@ -12,7 +12,7 @@ from typing import Any
 from danlu.base.contracts import Metric, Progress, Scores
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, write_json
-from danlu.data.shards import open_split
+from danlu.build import open_text
 from danlu.models.generate import generate
 from danlu.models.sampling import Sampling
 from danlu.package import write_package
@@ -32,7 +32,7 @@ def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
     """Score, compare, sample, write."""
     settings = recipe.evaluate
     trained = load_model(run, recipe)
-    text, train = split_text(trained, run, settings.on), split_text(trained, run, "train")
+    text, train = (open_text(recipe, run, trained.card, split) for split in (settings.on, "train"))
     batch = max(1, TOKENS_AT_ONCE // text.context)
     by_window, by_document = validation_sums(trained.model, recipe.task, text, batch, trained.device, None, progress)
     if not by_window.n_targets.sum():
@@ -58,22 +58,6 @@ def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
     write_json(run.evaluate / "scores.json", dataclasses.asdict(scores))
     write_package(run, trained, scores)
     return scores
-
-
-def split_text(trained: Trained, run: RunFolder, split: str) -> TokenText:
-    """A split as the model was trained to see it."""
-    if split not in trained.card.splits:
-        known = ", ".join(trained.card.splits)
-        raise UserError("evaluate.on", f"must be a split of the data ({known})", got=split, fix="set data.split")
-    shard, data = open_split(run.data, split), trained.recipe.data
-    return TokenText(
-        tokens=shard.tokens,
-        documents=shard.docs,
-        token_bytes=trained.tokenizer.token_bytes,
-        context=trained.limits.context,
-        document_end=trained.card.document_end,
-        pack=getattr(data, "pack", "stream"),
-    )
 
 
 def compared(model: Metric, baselines: dict[str, dict[str, Metric]], n_units: int) -> tuple[bool, str]:

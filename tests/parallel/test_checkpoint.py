@@ -270,15 +270,6 @@ def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     assert load_newest(tmp_path)[0].state == {"second": True}  # type: ignore[union-attr]
 
 
-def test_discard_after_never_removes_the_step_itself(tmp_path: Path) -> None:
-    saved(tmp_path, 1, 2, 3)
-    writer = CheckpointWriter(tmp_path, keep=5)
-    writer.discard_after(7)
-    assert steps_in(tmp_path) == [3, 2, 1]
-    writer.discard_after(2)
-    assert steps_in(tmp_path) == [2, 1]
-
-
 def test_left_over_folders_are_cleaned(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     for name in (".tmp-step-00000002", ".tmp-gone-step-00000000", "step-00000001.old"):

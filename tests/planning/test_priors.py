@@ -113,14 +113,6 @@ def test_size_from_compute_and_data():
     assert parse_count(priors.model_size(1e21, 10**6).value) == 200_000
 
 
-def test_repeated_data():
-    """Muennighoff 2023: up to 4 epochs are worth nearly as much as new data; no number of repeats is worth 16.4 U."""
-    assert priors.effective_tokens(1e9, 0.5) == 5e8
-    assert priors.effective_tokens(1e9, 1) == 1e9
-    assert priors.effective_tokens(1e9, 4) == pytest.approx(3.73e9, rel=0.01)
-    assert priors.effective_tokens(1e9, 10_000) == pytest.approx(16.39e9, rel=1e-3)
-
-
 def test_every_law_is_told_in_the_guide(request):
     guide = (request.config.rootpath / "docs" / "guides" / "planning.md").read_text(encoding="utf-8")
     for law in priors.LAWS:
