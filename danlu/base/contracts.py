@@ -6,6 +6,7 @@ number of ranks then gives the same curve.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,10 +33,19 @@ class Batch:
     n_targets: int
     ids: np.ndarray | None = None
     """(B,) int64 sample ids, for the log that proves the order."""
+    row_targets: np.ndarray | None = None
+    """(B,) targets of each sample where they cannot be counted as tensors["targets"] >= 0."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch({k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}, self.n_targets, self.ids)
+        return dataclasses.replace(self, tensors={k: v.to(device, non_blocking=True) for k, v in self.tensors.items()})
+
+    def rows(self, rows: slice) -> Batch:
+        """Some samples of it, with their own count of targets: every tensor's first axis is the sample."""
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        own = None if self.row_targets is None else self.row_targets[rows]
+        n_targets = int((tensors["targets"] >= 0).sum()) if own is None else int(own.sum())
+        return Batch(tensors, n_targets, None if self.ids is None else self.ids[rows], own)
 
 
 @dataclass(frozen=True)
@@ -56,12 +66,16 @@ class Output:
 class SplitCard(Settings):
     """One split, counted."""
 
-    n_documents: int
-    """Documents in the split."""
-    n_bytes: int
+    n_documents: int = 0
+    """Documents in the split, of text."""
+    n_bytes: int = 0
     """UTF-8 bytes of its text: the denominator of bits per byte."""
-    n_tokens: int
-    """Tokens in its shard file."""
+    n_tokens: int = 0
+    """Tokens in its shard file, of text."""
+    n_samples: int = 0
+    """Samples in the split, of all other kinds."""
+    n_targets: int = 0
+    """What they are scored on: rows of a table, tokens of a translation, residues of a protein."""
 
 
 class StationCard(Settings):
@@ -96,6 +110,8 @@ class DataCard(Settings):
     """The stations in order."""
     splits: dict[str, SplitCard] = Field(default_factory=dict)
     """train, validation, test: counts."""
+    features: dict[str, Any] = Field(default_factory=dict)
+    """What models and tasks must know of the samples: sizes, names, classes (see the data kind's module)."""
     vocab_size: int = 0
     """Token ids are 0 .. vocab_size - 1."""
     dtype: str = "uint16"
@@ -134,6 +150,8 @@ class Scores:
     n_targets: int
     samples: tuple[Mapping[str, str], ...] = ()
     """{"prompt": "...", "text": "...", "settings": "temperature 0.8, top-k 50"}"""
+    panels: tuple[Mapping[str, Any], ...] = ()
+    """What suits the task, for the report to draw: see tasks/panels.py."""
     notes: tuple[str, ...] = ()
 
 
@@ -167,14 +185,18 @@ class StepReport:
         return self.n_targets / max(spent, 1e-9)
 
 
-class Source(Protocol):
-    """A prepared split that gives any batch by its step, without history."""
+class Split(Protocol):
+    """One prepared split: its samples by number."""
 
     def __len__(self) -> int:
-        """Samples in one epoch."""
+        """Samples."""
 
-    def batch_at(self, step: int) -> Batch:
-        """The whole batch of update `step` (0-based): a pure function of (seed, step)."""
+    def batch(self, rows: np.ndarray, seeds: np.ndarray | None = None) -> Batch:
+        """Samples `rows` (B,) int64 as one batch. With `seeds` (B,) uint64 they are augmented, each sample by its own
+        seed alone; without, never: what is scored is what there is."""
+
+    def name(self, row: int) -> str:
+        """Where a sample came from: "adult.data:17", "cat/12.png"."""
 
 
 class Task(Protocol):
