@@ -13,7 +13,9 @@ from danlu.base import native
 from danlu.base.contracts import DataCard, Optimizer
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
+from danlu.data.samples import SampleSource
 from danlu.data.shards import open_split
+from danlu.models.decoder_settings import Decoder
 from danlu.models.layers import Native, Plain
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
@@ -40,8 +42,19 @@ def set_machine(choices: Choices, deterministic: bool) -> torch.device:
 def build_model(recipe: Recipe, card: DataCard, choices: Choices) -> nn.Module:
     """The network on its device, with the chosen way of computing; its initial weights depend on the seed alone."""
     settings: Any = recipe.model.model_copy(update=choices.model)
-    model: Any = settings.build(card.vocab_size, recipe.seed)
-    return compute_as(model.to(choices.device), choices)
+    return compute_as(network(settings, recipe.task, card, recipe.seed).to(choices.device), choices)
+
+
+def network(settings: Any, task: Any, card: DataCard, seed: int) -> nn.Module:
+    """The network of a recipe's model for the data and the task at hand."""
+    if isinstance(settings, Decoder):
+        return settings.build(card.vocab_size, seed)
+    return settings.build(card, task.n_outputs(card), seed)  # type: ignore[no-any-return]
+
+
+def is_samples(recipe: Recipe) -> bool:
+    """Whether the data are samples by number; running text is cut into windows instead."""
+    return isinstance(recipe.data, SampleSource)
 
 
 def compute_as(model: Any, choices: Choices) -> nn.Module:
@@ -51,6 +64,8 @@ def compute_as(model: Any, choices: Choices) -> nn.Module:
             "plan.json: operations", f"is native, and the kernels are not to be had here: {native.reason()}",
             fix="install a C compiler, or start a new run",
         )  # fmt: skip
+    if not hasattr(model, "operations"):
+        return autocast(model, choices)
     model.dtype = torch.bfloat16 if choices.precision == "bf16" else torch.float32
     model.operations = Native() if choices.operations == "native" else Plain()
     model.attention = choices.attention
@@ -58,6 +73,21 @@ def compute_as(model: Any, choices: Choices) -> nn.Module:
         for block in model.blocks:
             block.compile()
     return model  # type: ignore[no-any-return]
+
+
+def autocast(model: nn.Module, choices: Choices) -> nn.Module:
+    """A model of torch's own layers: bf16 by torch.autocast (weights stay float32), compiled whole."""
+    if choices.precision == "bf16":
+        plain = model.forward
+
+        def forward(*inputs: Any, **named: Any) -> Any:
+            with torch.autocast(choices.device, torch.bfloat16):
+                return plain(*inputs, **named)
+
+        model.forward = forward
+    if choices.compile:
+        model.compile()
+    return model
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module, choices: Choices) -> Optimizer:

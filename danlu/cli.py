@@ -136,15 +136,20 @@ def generate(
 @app.command()
 def predict(
     run: RunPath,
-    text: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from standard input.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Inputs: files, folders or texts; none: one a line from standard input.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where pictures, sounds or structures go.")
+    ] = None,
 ) -> None:
-    """How many bits the model needs for each text, as JSON lines. Low: expected; high: surprising."""
+    """One JSON line an input: a class, a number, a translation, ...; for a language model, the bits each text needs."""
     import json
 
     from danlu.pipeline import open_run
 
-    for row in open_run(run).predict(text or (line.rstrip("\n") for line in sys.stdin)):
-        print(json.dumps(row))
+    for row in open_run(run).predict(text or (line.rstrip("\n") for line in sys.stdin), out):
+        print(json.dumps(row, ensure_ascii=False))
 
 
 @app.command()

@@ -16,18 +16,19 @@ from danlu.base.errors import one_line
 from danlu.base.runfolder import RunFolder, write_bytes, write_json, write_text
 from danlu.base.units import short_count
 from danlu.trained import Trained
+from danlu.training.state import kept
 
-TOKENIZER_FILES = ("tokenizer.json", "token_bytes.bin")
+DATA_FILES = ("tokenizer.json", "token_bytes.bin", "preprocessing.json")
 
 
 def write_package(run: RunFolder, trained: Trained, scores: Scores) -> None:
     """Write or replace every file of the package; each is either the old one or the new one."""
     folder = run.path / "package"
     folder.mkdir(exist_ok=True)
-    weights = {name: p.detach().cpu().contiguous() for name, p in trained.model.named_parameters()}
+    weights = {name: p.detach().cpu().contiguous() for name, p in kept(trained.model).items()}
     write_bytes(folder / "weights.safetensors", save(weights, {"format": "pt", "step": str(trained.step)}))
     write_json(folder / "card.json", trained.card.model_dump(mode="json"))
-    for name in TOKENIZER_FILES:
+    for name in DATA_FILES:
         if (run.data / name).is_file():
             write_bytes(folder / name, (run.data / name).read_bytes())
     write_text(folder / "recipe.full.toml", run.full_recipe.read_text(encoding="utf-8"))
@@ -55,8 +56,15 @@ def model_card(trained: Trained, scores: Scores) -> str:
 
 def described(trained: Trained) -> str:
     """One sentence on what it is."""
-    settings: Any = trained.model.settings
     n_parameters = sum(p.numel() for p in trained.model.parameters())
+    if trained.tokenizer is None:
+        kinds: list[Any] = [trained.recipe.model, trained.recipe.task, trained.recipe.optimizer]
+        model, task, optimizer = (each.kind for each in kinds)
+        return (
+            f"A {model} model of {short_count(n_parameters)} parameters ({n_parameters:,}) for the task {task} on "
+            f"{trained.card.kind} data. Its weights are those of step {trained.step:,} of a training with {optimizer}."
+        )
+    settings: Any = trained.model.settings
     return (
         f"A {settings.kind} language model of {short_count(n_parameters)} parameters ({n_parameters:,}): "
         f"{settings.n_layers} layers, {settings.width} wide, {settings.n_heads} heads, a context of "
@@ -68,16 +76,19 @@ def described(trained: Trained) -> str:
 def data_lines(card: DataCard) -> list[str]:
     """Where the text came from and what became of it."""
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in sorted(card.rows_rejected.items()) if n)
-    lines = [f"- Source: {card.source} ({card.rows_in:,} documents read, {card.rows_used:,} used)."]
+    lines = [f"- Source: {card.source} ({card.rows_in:,} rows read, {card.rows_used:,} used)."]
     lines += [f"- Left out: {rejected}."] if rejected else []
     for name, split in card.splits.items():
         counts = f"{split.n_documents:,} documents, {split.n_bytes:,} bytes, {split.n_tokens:,} tokens"
+        counts = f"{split.n_samples:,} samples" if split.n_samples else counts
         lines.append(f"- {name}: {counts}.")
     return lines + [f"- Warning: {warning}" for warning in card.warnings]
 
 
 def score_table(scores: Scores) -> list[str]:
-    """Model and baselines on the same bytes."""
+    """Model and baselines on the same samples."""
+    if scores.headline != "bits_per_byte":
+        return sample_table(scores)
     rows = [f"| {scores.split} split | bits per byte | 95% interval |", "|---|---|---|"]
     rows.append(table_row("this model", scores.metrics["bits_per_byte"]))
     ranked = sorted(scores.baselines.items(), key=lambda pair: pair[1]["bits_per_byte"].value)
@@ -89,6 +100,18 @@ def score_table(scores: Scores) -> list[str]:
     ]
 
 
+def sample_table(scores: Scores) -> list[str]:
+    """The headline of model and baselines, then the model's other metrics."""
+    head = scores.headline
+    rows = [f"| {scores.split} split | {head.replace('_', ' ')} | 95% interval |", "|---|---|---|"]
+    rows.append(table_row("this model", scores.metrics[head]))
+    ranked = sorted(scores.baselines.items(), key=lambda p: p[1][head].value, reverse=scores.higher_is_better)
+    rows += [table_row(name, found[head]) for name, found in ranked]
+    others = [f"- {n.replace('_', ' ')}: {m.value:.4g} ({m.low:.4g} to {m.high:.4g}) {m.unit}".rstrip()
+              for n, m in scores.metrics.items() if n != head]  # fmt: skip
+    return [*rows, *others]
+
+
 def table_row(name: str, metric: Metric) -> str:
     """One line of the table."""
     interval = "" if metric.low == metric.high else f"{metric.low:.4f} to {metric.high:.4f}"
@@ -98,6 +121,13 @@ def table_row(name: str, metric: Metric) -> str:
 def limits(trained: Trained, scores: Scores) -> list[str]:
     """What the evidence does not show."""
     train = trained.card.splits["train"]
+    if trained.tokenizer is None:
+        found = [
+            f"It has learned from {train.n_samples:,} samples of {trained.card.source} and from nothing else: what is "
+            "unlike them may be answered wrongly, and without a warning.",
+            f"It was scored on the {scores.split} split alone; fairness, privacy and attacks were not looked at.",
+        ]
+        return found + doubts(scores)
     found = [
         f"It has learned from {short_count(train.n_bytes)} bytes of {trained.card.source} and from nothing else: "
         "expect little of other text.",
@@ -106,6 +136,12 @@ def limits(trained: Trained, scores: Scores) -> list[str]:
         "true, safe or useful was not measured.",
         "It may repeat its training text word for word.",
     ]
+    return found + doubts(scores)
+
+
+def doubts(scores: Scores) -> list[str]:
+    """What weakens the scores."""
+    found = []
     if scores.split == "validation":
         found.append("The checkpoint was chosen on this same split, which favours it a little.")
     if not scores.beats_baselines:

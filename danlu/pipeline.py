@@ -72,11 +72,13 @@ class Run:
         """Continue a text. `sampling`: max_new_tokens, temperature, top_k, top_p, min_p, stop, seed."""
         return "".join(self.stream(prompt, **sampling))
 
-    def predict(self, texts: Iterable[str]) -> list[dict[str, Any]]:
-        """How many bits the model needs for each text: bits_per_byte, bits, n_bytes, n_tokens, n_scored."""
+    def predict(self, inputs: Iterable[Any], out: Path | str | None = None) -> list[dict[str, Any]]:
+        """One row an input: files, folders, lines of text, or values (a dict is a row of a table). With `out`, a
+        folder, also files in the task's own form (WAV, PDB, boxes drawn on the image). A language model says how many
+        bits it needs for each text."""
         from danlu.stages.predict import predict
 
-        return list(predict(self.recipe, self.folder, texts))
+        return list(predict(self.recipe, self.folder, inputs, Path(out) if out is not None else None))
 
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """The same, piece by piece as it comes."""
@@ -297,9 +299,12 @@ def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
 def stamps(recipe: Recipe) -> list[list[Any]]:
     """Name, size and time of every source file: when one changes, the data are prepared again."""
     from danlu.data.files import TextFile
+    from danlu.data.samples import SampleSource
     from danlu.data.text import Text, find
 
     data = recipe.data
+    if isinstance(data, SampleSource):
+        return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in data.files()]
     if not isinstance(data, Text):
         return []
     elsewhere = [

@@ -14,10 +14,12 @@ from danlu.base.refusal import refusal
 from danlu.base.settings import ALLOWED_CODE, Chosen, Settings
 from danlu.base.toml import parse_set, put, read_toml, toml_key, toml_value
 from danlu.data import SOURCES
+from danlu.data.samples import SampleSource
 from danlu.models import MODELS
 from danlu.optim import OPTIMIZERS, SCHEDULES
 from danlu.sections import Checkpoint, Evaluate, Parallel, Plan, Train
 from danlu.tasks import TASKS
+from danlu.tasks.samples import SampleTask
 
 DEFAULTS = {"data": "text", "model": "decoder", "task": "language", "optimizer": "muon", "schedule": "wsd"}
 """The kind of a section that names none."""
@@ -132,6 +134,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         """Checks that span sections."""
+        self._kinds_fit()
         train, never = self.train, self.evaluate.every == "never"
         if isinstance(train.micro_batch, int) and isinstance(train.batch, int) and train.micro_batch > train.batch:
             raise UserError(
@@ -147,6 +150,15 @@ class Recipe(Settings):
                 fix = 'set checkpoint.save_every, such as "5 min"'
                 raise UserError(f"train.{name}", 'needs checkpoints, and checkpoint.save_every is "never"', fix=fix)
         return self
+
+    def _kinds_fit(self) -> None:
+        """Running text goes with language tasks, samples with the tasks on samples."""
+        kinds = [getattr(part, "kind", "") for part in (self.data, self.model, self.task)]
+        if isinstance(self.data, SampleSource) == isinstance(self.task, SampleTask):
+            return
+        fitting = [k for k, c in TASKS.items() if issubclass(c, SampleTask) == isinstance(self.data, SampleSource)]
+        fix = f"set task.kind to one of {', '.join(fitting)}"
+        raise UserError("task.kind", f"must suit data of kind {kinds[0]}", got=kinds[2], fix=fix)
 
     def digest(self) -> str:
         """Fingerprint of every setting (16 hex digits); the run folder's name ends with its first 8."""

@@ -74,6 +74,11 @@ class Train(Settings):
     l2: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty in the loss: adds l2/2 times the squared norm of the decayed weights. Under adaptive optimizers
     this is not weight decay (Loshchilov and Hutter 2019)."""
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    """L1 penalty in the loss: adds l1 times the sum of the magnitudes of the same weights (Tibshirani 1996)."""
+    start_from: str = "none"
+    """A run folder whose best weights this run starts from: those of the same name and shape are taken, the others
+    are said. "none": from fresh weights."""
     patience: PositiveInt | NoneWord = "none"
     """Stop after this many evaluations in a row without a new best validation loss."""
     target: float | NoneWord = "none"
@@ -122,6 +127,8 @@ class Evaluate(Settings):
     """The split that the final scores are computed on."""
     during_tokens: PositiveInt = 65_536
     """At most this many validation tokens are used by each look during training; the final scores use all."""
+    during_samples: PositiveInt = 4096
+    """The same for data that are samples by number: rows, images, sentences."""
     samples: Annotated[int, Field(ge=0, le=100)] = 3
     """Texts to generate for the report when no prompts are given."""
     prompts: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from danlu.models.generate import Limits
 from danlu.parallel.checkpoint import Snapshot, load_best
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
+from danlu.training.state import kept
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Trained:
 
     model: Any
     tokenizer: Any
+    """Of running text; None elsewhere."""
     card: DataCard
     recipe: Recipe
     choices: Choices
@@ -60,7 +62,8 @@ def load_model(run: RunFolder, recipe: Recipe | None = None) -> Trained:
     averaged = put(model, saved)
     what = "the moving average of the weights" if averaged else "the weights"
     notes = (*events, *moved, f"Scored with {what} of step {saved.step}, computing in {choices.precision}.")
-    return Trained(model, tokenizers.load(card, run.data), card, recipe, choices, saved.step, notes)
+    tokenizer = tokenizers.load(card, run.data) if card.tokenizer else None
+    return Trained(model, tokenizer, card, recipe, choices, saved.step, notes)
 
 
 def here(planned: Choices) -> tuple[Choices, tuple[str, ...]]:
@@ -80,7 +83,7 @@ def here(planned: Choices) -> tuple[Choices, tuple[str, ...]]:
 def put(model: Any, saved: Snapshot) -> bool:
     """Copy a checkpoint's weights into the model; True when they are the moving average."""
     averages = saved.tensors.get("ema", {})
-    own: Mapping[str, Tensor] = dict(model.named_parameters())
+    own: Mapping[str, Tensor] = kept(model)
     if own.keys() != saved.tensors["model"].keys():
         raise UserError(f"checkpoint of step {saved.step}", "holds the weights of another model", fix="train it again")
     for name, parameter in own.items():

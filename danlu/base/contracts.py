@@ -153,6 +153,10 @@ class Scores:
     panels: tuple[Mapping[str, Any], ...] = ()
     """What suits the task, for the report to draw: see tasks/panels.py."""
     notes: tuple[str, ...] = ()
+    headline: str = "bits_per_byte"
+    """The metric that counts."""
+    higher_is_better: bool = False
+    """Of the headline."""
 
 
 @dataclass(frozen=True)

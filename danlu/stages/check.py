@@ -19,11 +19,13 @@ from danlu.base.contracts import Batch
 from danlu.base.errors import UserError
 from danlu.base.settings import Settings
 from danlu.base.units import parse_length, short_count
+from danlu.build import is_samples
 from danlu.data.survey import Estimate, estimate
 from danlu.planning import hardware, priors, sizing
 from danlu.planning.draft import EXPECTED_SHARE
 from danlu.planning.ledger import Decision
 from danlu.recipe import Recipe
+from danlu.stages.check_samples import sample_rows
 
 BYTES_PER_TOKEN = 3.5
 """Of English and code under a trained vocabulary of some thousands of tokens; prepare counts the true number."""
@@ -56,6 +58,11 @@ class Weights:
 
 def check(recipe: Recipe) -> Check:
     """Resolve, build on the meta device, pass one sample through, estimate."""
+    if is_samples(recipe):
+        n_parameters, n_bytes, rows = sample_rows(recipe)
+        disk = (recipe.checkpoint.keep + 1) * n_bytes
+        notes = ["Memory is that of weights, gradients and optimizer; what backward keeps is measured by danlu plan."]
+        return Check(f"{recipe.name}: what a run would be", n_parameters, n_bytes, disk, rows, notes)
     data: Any = recipe.data
     looked = estimate(data)
     n_vocabulary, vocabulary_why = vocabulary(data.tokenizer, looked)

@@ -12,13 +12,14 @@ from typing import Any
 from danlu.base.contracts import Metric, Progress, Scores
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, write_json
-from danlu.build import open_text
+from danlu.build import is_samples, open_text
 from danlu.models.generate import generate
 from danlu.models.sampling import Sampling
 from danlu.package import write_package
 from danlu.recipe import Recipe
 from danlu.sections import Evaluate
 from danlu.stages.evaluate_baselines import Resampling, baseline_metrics
+from danlu.stages.evaluate_samples import evaluate_samples
 from danlu.tasks.intervals import units
 from danlu.tasks.language_scores import TokenText, validation_sums
 from danlu.trained import Trained, load_model
@@ -30,6 +31,8 @@ PROMPT_CHARACTERS = 60
 
 def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
     """Score, compare, sample, write."""
+    if is_samples(recipe):
+        return evaluate_samples(recipe, run, progress)
     settings = recipe.evaluate
     trained = load_model(run, recipe)
     text, train = (open_text(recipe, run, trained.card, split) for split in (settings.on, "train"))

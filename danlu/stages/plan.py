@@ -12,6 +12,7 @@ from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json
 from danlu.base.units import Length
+from danlu.build import is_samples
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, priors
 from danlu.planning.choices import Choices
@@ -20,6 +21,7 @@ from danlu.planning.ledger import write_plan
 from danlu.planning.sizing import compute_of, is_open, sized
 from danlu.planning.timing import TimeSteps, first_choices, memory_of, time_choices
 from danlu.recipe import Recipe
+from danlu.stages.plan_samples import plan_samples
 
 USABLE = 0.92
 """Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
@@ -35,6 +37,8 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSte
     """Resolve, time, write plan.json. `time_steps` is handed in by the pipeline: stages do not call one another."""
     progress("laws", 0, 4)
     card = DataCard(**read_json(run.data / "card.json"))
+    if is_samples(recipe):
+        return plan_samples(recipe, run, card, progress, time_steps)
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
     draft = Draft(recipe, card, machine, limit)

@@ -14,7 +14,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,11 @@ from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
 from danlu.data import text as source
 from danlu.data import tokenizer as tokenizers
+from danlu.data.arrays import clear
 from danlu.data.clean import NearDuplicates, Station
 from danlu.data.near_duplicates import clusters
 from danlu.data.passes import Cleaning, Encoded, Kept, LabelledRow, Place, encode
+from danlu.data.samples import SampleSource
 from danlu.data.shards import dtype_for, shard_files
 from danlu.data.split import SPLITS, TEST, TRAIN, VALIDATION, Assignment, ContentSplit, GivenSplit, assign, leakage
 from danlu.data.text_workers import available_cores
@@ -47,21 +49,33 @@ UNIGRAM_NOTE = (
 
 def prepare(recipe: Recipe, run: RunFolder, progress: Progress, n_workers: int | None = None) -> DataCard:
     """Make the run's data folder from recipe.data. `progress` gets bytes done; total 0 where it is not known."""
-    return prepare_text(recipe.data, run.data, progress, n_workers)  # type: ignore[arg-type]
+    if not isinstance(recipe.data, SampleSource):
+        return prepare_text(recipe.data, run.data, progress, n_workers)  # type: ignore[arg-type]
+    with told_when_full(run.data):
+        clear(run.data)
+        card = recipe.data.prepare(run.data, recipe.seed, progress)
+    recipe.task.check(card)  # type: ignore[attr-defined]
+    return card
 
 
-def prepare_text(settings: Text, folder: Path, progress: Progress, n_workers: int | None = None) -> DataCard:
-    """Make a data folder from text. `n_workers` processes (default: one per core), which change no byte of it."""
+@contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """A disk that takes no more, as one sentence."""
     try:
-        return _prepared(
-            settings, folder, progress, min(available_cores(), MAX_WORKERS) if n_workers is None else n_workers
-        )
+        yield
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise UserError(
             str(folder), f"cannot be written ({error.strerror})", fix="free some space or choose another --out"
         ) from error
+
+
+def prepare_text(settings: Text, folder: Path, progress: Progress, n_workers: int | None = None) -> DataCard:
+    """Make a data folder from text. `n_workers` processes (default: one per core), which change no byte of it."""
+    n_workers = min(available_cores(), MAX_WORKERS) if n_workers is None else n_workers
+    with told_when_full(folder):
+        return _prepared(settings, folder, progress, n_workers)
 
 
 def _prepared(settings: Text, folder: Path, progress: Progress, n_workers: int) -> DataCard:

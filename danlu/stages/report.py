@@ -29,7 +29,9 @@ def report(run: RunFolder) -> Path:
     drawn = curves(evidence.training) if evidence.training else None
     # The policy forbids the network and every script but ours, whatever a file of the run may hold.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
     page = string.Template(source.joinpath("report.html").read_text(encoding="utf-8"))
     text = page.substitute(
         policy=policy,

@@ -102,6 +102,8 @@ class Evidence:
         """The metric that is compared: the first that a baseline has too, else the first."""
         if not self.scores or not self.scores.metrics:
             return None
+        if self.scores.headline in self.scores.metrics:
+            return self.scores.headline, self.scores.metrics[self.scores.headline]
         shared = [m for m in self.scores.metrics if any(m in b for b in self.scores.baselines.values())]
         name = (shared or list(self.scores.metrics))[0]
         return name, self.scores.metrics[name]
@@ -113,7 +115,13 @@ class Evidence:
             return {}
         name = self.headline[0]
         found = {rival: table[name] for rival, table in self.scores.baselines.items() if name in table}
-        return dict(sorted(found.items(), key=lambda pair: pair[1].value, reverse=not lower_is_better(name)))
+        return dict(sorted(found.items(), key=lambda pair: pair[1].value, reverse=not self.lower_is_better(name)))
+
+    def lower_is_better(self, metric: str) -> bool:
+        """As the scores say of their headline, else by the metric's name."""
+        if self.scores and metric == self.scores.headline:
+            return not self.scores.higher_is_better
+        return lower_is_better(metric)
 
 
 def lower_is_better(metric: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 from danlu.base.contracts import Metric
 from danlu.base.units import short_count
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
-from danlu.stages.report_evidence import Evidence, lower_is_better
+from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
+from danlu.stages.report_panels import panels
 from danlu.stages.report_tables import data, decisions, settings
 from danlu.stages.report_verdict import Finding, findings, spread, unit_of, verdict
 
@@ -54,6 +55,7 @@ def body(evidence: Evidence) -> Html:
         ("layers", "Inside the model", layers),
         ("time", "Where the time went", time_spent),
         ("samples", "Samples", samples),
+        ("looked", "A closer look", panels),
         ("data", "Data", data),
         ("decisions", "Decisions", decisions),
         ("events", "Events", events),
@@ -108,7 +110,7 @@ def score_bars(evidence: Evidence) -> Html | None:
     if evidence.headline is None or evidence.scores is None:
         return None
     metric, score = evidence.headline
-    lower = lower_is_better(metric)
+    lower = evidence.lower_is_better(metric)
     rows: list[tuple[str, Metric, bool]] = [("this model", score, True)]
     rows += [(name, rival, False) for name, rival in evidence.rivals.items()]
     rows.sort(key=lambda row: row[1].value, reverse=not lower)
@@ -145,7 +147,11 @@ def facts(evidence: Evidence) -> Html | None:
     if training := evidence.training:
         tiles.append(("training time", duration(training.columns["elapsed_s"][-1]), f"{training.n_steps:,} steps"))
         seen = sum(v for v in training.columns["n_targets"] if math.isfinite(v))
-        in_train = evidence.card.splits["train"].n_tokens if evidence.card and "train" in evidence.card.splits else 0
+        in_train = (
+            (evidence.card.splits["train"].n_tokens or evidence.card.splits["train"].n_targets)
+            if evidence.card and "train" in evidence.card.splits
+            else 0
+        )
         passes = f"{seen / in_train:.2g} times the training split" if in_train else ""
         tiles.append(("targets seen", short_count(seen), passes))
         took = training.columns["elapsed_s"][-1]
@@ -191,7 +197,7 @@ def learning(evidence: Evidence) -> Html | None:
         chart("norm", "Gradient norm", "before clipping"),
         chart("per_s", "Targets a second"),
     ]
-    note = "nats per target: smoothed training line, every step's value as a band, validation as points"
+    note = "units of the loss per target: smoothed training line, every step's value as a band, validation as points"
     return join(switches, chart("loss", "Loss", note, "chart large"), tag("div", *small, class_="small-charts"))
 
 

@@ -62,6 +62,8 @@ def splits(card: DataCard) -> Html | None:
     """The used rows by split."""
     if not card.splits:
         return None
+    if any(s.n_samples for s in card.splits.values()):
+        return sample_splits(card)
     total = sum(s.n_tokens for s in card.splits.values()) or 1
     bar = [
         tag("span", style=f"width:{100 * s.n_tokens / total:.2f}%", class_=f"split-{i}")
@@ -81,6 +83,27 @@ def splits(card: DataCard) -> Html | None:
     head = tag("tr", *(tag("th", h, scope="col") for h in ("split", "rows", "text", "tokens", "share")))
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="parts splits")
     whole = tag("div", *bar, class_="whole", role="img", aria_label="Tokens by split; the table has the numbers.")
+    return join(tag("h3", "Splits"), whole, table)
+
+
+def sample_splits(card: DataCard) -> Html:
+    """Samples and targets by split."""
+    total = sum(s.n_samples for s in card.splits.values()) or 1
+    shares = [s.n_samples / total for s in card.splits.values()]
+    bar = [tag("span", style=f"width:{100 * share:.2f}%", class_=f"split-{i}") for i, share in enumerate(shares)]
+    rows = [
+        tag(
+            "tr",
+            tag("th", tag("i", class_=f"split-{i}"), name, scope="row"),
+            tag("td", f"{s.n_samples:,}"),
+            tag("td", f"{s.n_targets or s.n_samples:,}"),
+            tag("td", percent(s.n_samples / total)),
+        )
+        for i, (name, s) in enumerate(card.splits.items())
+    ]
+    head = tag("tr", *(tag("th", h, scope="col") for h in ("split", "samples", "targets", "share")))
+    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="parts splits")
+    whole = tag("div", *bar, class_="whole", role="img", aria_label="Samples by split; the table has the numbers.")
     return join(tag("h3", "Splits"), whole, table)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from danlu.base.contracts import Metric
 from danlu.base.units import short_count
 from danlu.stages.report_curves import event_kind
-from danlu.stages.report_evidence import Evidence, lower_is_better
+from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, tag
 
 UNITS = {"bits_per_byte": "bits per byte", "loss": "nats per token", "perplexity": "perplexity"}
@@ -68,7 +68,7 @@ def compared(evidence: Evidence) -> Html:
         return join(". There is no baseline to compare with.")
     metric, score = evidence.headline
     rival, best = next(iter(evidence.rivals.items()))
-    lower = lower_is_better(metric)
+    lower = evidence.lower_is_better(metric)
     gap = best.value - score.value if lower else score.value - best.value
     side = ("below" if lower else "above") if gap > 0 else ("above" if lower else "below")
     behind = evidence.scores.baselines.get(rival, {}).get("behind") if evidence.scores else None

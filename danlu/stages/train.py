@@ -36,7 +36,7 @@ def train(recipe: Recipe, run: RunFolder, progress: Progress) -> StepReport | No
 
 def described(report: StepReport) -> str:
     """One step as one line."""
-    line = f"step {report.step}  loss {report.loss:.4f}  {report.per_s:,.0f} tokens/s"
+    line = f"step {report.step}  loss {report.loss:.4f}  {report.per_s:,.0f} targets/s"
     if report.validation:
         line += f"  validation {report.validation['loss']:.4f}"
     return "\n".join([line, *report.events])
@@ -78,8 +78,8 @@ def train_step(
         loss += share.detach()
         clock.mark("backward")
     total = float(parts.mesh.sum(loss))
-    if parts.l2:
-        total += add_penalty(parts.model, parts.l2)
+    if parts.l2 or parts.l1:
+        total += add_penalty(parts.model, parts.l2, parts.l1)
     if parts.clip_value is not None:
         clip_values(parts.model, parts.clip_value)
     norms = gradient_norms(parts.model)
@@ -99,7 +99,7 @@ def time_steps(recipe: Recipe, run: RunFolder, choices: Choices, n_steps: int, a
     """
     device = set_machine(choices, recipe.train.deterministic)
     card = DataCard(**read_json(run.data / "card.json"))
-    parts, loader = make_parts(recipe, card, choices), open_loader(recipe, run, choices)
+    parts, loader = make_parts(recipe, card, choices), open_loader(recipe, run, card, choices)
     seconds: list[float] = []
     step = 0
     while step <= n_steps or sum(seconds[1:]) < at_least_s:

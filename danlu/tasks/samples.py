@@ -48,6 +48,8 @@ class SampleTask(Settings):
     """The metric that counts: what the verdict and the baselines are about."""
     higher_is_better: ClassVar[bool] = True
     """Of the headline."""
+    predicts_fast: ClassVar[bool] = True
+    """Whether predictions cost no more than a pass through the model, so that training may look at them."""
     units: ClassVar[Mapping[str, str]] = {}
     """Metric -> how its unit is said."""
 

@@ -17,6 +17,7 @@ from danlu.base.errors import GateError
 from danlu.base.runfolder import MetricsLog, RunFolder, SampleLog, fingerprint, read_json
 from danlu.build import build_model, build_optimizer, set_machine
 from danlu.data.loader import Loader
+from danlu.data.samples import SampleLoader, SampleSource
 from danlu.data.shards import open_split
 from danlu.parallel.checkpoint import CheckpointWriter, load_newest
 from danlu.parallel.mesh import Alone
@@ -26,7 +27,7 @@ from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch, trouble
 from danlu.training.state import Average, State, restore, snapshot
 from danlu.training.update import Clock, Parts
-from danlu.training.validation import Validation
+from danlu.training.validation import open_validation
 
 
 class Loop:
@@ -40,8 +41,8 @@ class Loop:
         self.parts = make_parts(recipe, self.card, self.choices)
         self.average = Average(self.parts.model, self.choices.ema) if self.choices.ema else None
         self.state = State(Guard(recipe.train.on_nonfinite, recipe.train.on_spike), Stopper.of(recipe.train))
-        self.loader = open_loader(recipe, run, self.choices)
-        self.validation = Validation.open(recipe, run, self.card, self.choices)
+        self.loader = open_loader(recipe, run, self.card, self.choices)
+        self.validation = open_validation(recipe, run, self.card, self.choices)
         self.metrics = MetricsLog(run.train / "metrics.jsonl")
         self.samples = SampleLog(run.train / "sample_ids.bin", self.choices.batch)
         keep = recipe.checkpoint
@@ -159,7 +160,7 @@ class Loop:
             return None, False
         if self.average is not None:
             self.average.swap()
-        scores = self.validation.scores(self.parts.model)
+        scores = self.validation(self.parts.model)
         if self.average is not None:
             self.average.swap()
         is_best, stop = self.state.stopper.see(step, scores["loss"])
@@ -240,12 +241,18 @@ def make_parts(recipe: Recipe, card: DataCard, choices: Choices) -> Parts:
     train = recipe.train
     max_norm, clip_value = (None if x == "none" else float(x) for x in (train.max_norm, train.clip_value))
     task: Any = recipe.task
-    return Parts(model.train(), task, build_optimizer(recipe, model, choices), Alone(), max_norm, clip_value, train.l2)
+    return Parts(
+        model.train(), task, build_optimizer(recipe, model, choices), Alone(), max_norm, clip_value, train.l2, train.l1
+    )
 
 
-def open_loader(recipe: Recipe, run: RunFolder, choices: Choices) -> Loader:
+def open_loader(recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> Loader | SampleLoader:
     """Batches of the training split, in the order that (seed, step) gives."""
     data: Any = recipe.data
     model: Any = recipe.model
+    if isinstance(data, SampleSource):
+        task: Any = recipe.task
+        split = data.open(run.data, card, "train")
+        return SampleLoader(split, choices.batch, recipe.seed, recipe.train.workers, task.change)
     shard = open_split(run.data, "train")
     return Loader(shard, model.context, choices.batch, recipe.seed, n_workers=recipe.train.workers, pack=data.pack)

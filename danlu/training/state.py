@@ -80,12 +80,22 @@ class Average:
             value.copy_(held)
 
 
+def kept(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps of a model: parameters (tied ones once) and persistent buffers (batch norm's averages)."""
+    found = {name: p.detach() for name, p in model.named_parameters()}
+    for prefix, module in model.named_modules():
+        hidden = module._non_persistent_buffers_set
+        own = {name: b for name, b in module.named_buffers(recurse=False) if name not in hidden}
+        found |= {f"{prefix}.{name}" if prefix else name: b for name, b in own.items()}
+    return found
+
+
 def snapshot(
     model: nn.Module, optimizer: Optimizer, average: Average | None, state: State, fingerprints: Mapping[str, str]
 ) -> Snapshot:
     """Everything a resume needs."""
     tensors: dict[str, Mapping[str, Tensor]] = {
-        "model": {name: p.detach() for name, p in model.named_parameters()},
+        "model": kept(model),
         "optimizer": optimizer.tensors(),
     }
     if average is not None:
@@ -115,7 +125,7 @@ def restore(
                 got=found,
                 fix="start a new run (--out), or put the old one back",
             )
-    own = dict(model.named_parameters())
+    own = kept(model)
     if own.keys() != saved.tensors["model"].keys():
         raise UserError(
             f"checkpoint of step {saved.step}", "holds the weights of another model", fix="start a new run (--out)"

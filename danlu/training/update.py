@@ -23,6 +23,7 @@ class Parts:
     max_norm: float | None = None
     clip_value: float | None = None
     l2: float = 0.0
+    l1: float = 0.0
 
 
 @dataclass
@@ -40,11 +41,23 @@ class Clock:
 
 
 @torch.no_grad()
-def add_penalty(model: nn.Module, l2: float) -> float:
-    """L2 in the loss: l2/2 * sum of squared matrix entries; adds its gradient, returns its value."""
+def add_penalty(model: nn.Module, l2: float, l1: float = 0.0) -> float:
+    """L2 and L1 in the loss: l2/2 * sum of squares + l1 * sum of magnitudes of all matrix entries.
+
+    Adds its gradient (l1's is 0 where a weight is 0), returns its value.
+    """
     matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2 and p.grad is not None]
-    torch._foreach_add_([p.grad for p in matrices if p.grad is not None], [p.detach() for p in matrices], alpha=l2)
-    return 0.5 * l2 * float(torch.stack(torch._foreach_norm([p.detach() for p in matrices])).square().sum())
+    values, grads = [p.detach() for p in matrices], [p.grad for p in matrices if p.grad is not None]
+    if not values:
+        return 0.0
+    total = 0.0
+    if l2:
+        torch._foreach_add_(grads, values, alpha=l2)
+        total += 0.5 * l2 * float(torch.stack(torch._foreach_norm(values)).square().sum())
+    if l1:
+        torch._foreach_add_(grads, torch._foreach_sign(values), alpha=l1)
+        total += l1 * float(torch.stack(torch._foreach_norm(values, 1)).sum())
+    return total
 
 
 @torch.no_grad()

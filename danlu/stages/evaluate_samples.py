@@ -1,0 +1,149 @@
+"""Evaluate a task on samples by number: the best checkpoint and its baselines on the same split, resampled together."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from danlu.base.contracts import Metric, Progress, Scores, Split
+from danlu.base.errors import UserError
+from danlu.base.runfolder import RunFolder, write_json
+from danlu.data.samples import fixed_seeds, in_batches
+from danlu.package import write_package
+from danlu.recipe import Recipe
+from danlu.trained import Trained, load_model
+
+SAMPLES_AT_ONCE = 256
+"""Samples that go through the model together."""
+BOOTSTRAP_S, MIN_RESAMPLES = 20.0, 100
+"""Seconds that the resamples of one scorer may take, and the fewest there are then."""
+
+
+def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
+    """Score, compare, write scores.json and the package."""
+    trained = load_model(run, recipe)
+    task: Any = recipe.task
+    data: Any = recipe.data
+    on = recipe.evaluate.on
+    if on not in trained.card.splits:
+        known = ", ".join(trained.card.splits)
+        raise UserError("evaluate.on", f"must be a split of the data ({known})", got=on, fix="set data.split")
+    split, train = (data.open(run.data, trained.card, name) for name in (on, "train"))
+    predictions, truths = predicted(trained, task, split, progress)
+    ours = task.scorer(predictions, truths, trained.card)
+    progress("baselines", 0, 1)
+    rivals = {
+        name: task.scorer(made, truths, trained.card)
+        for name, made in task.baselines(train, split, trained.card).items()
+    }
+    progress("intervals", 0, 1)
+    resampled = Resampled.of([ours, *rivals.values()], recipe.evaluate.bootstrap, recipe.seed)
+    metrics, baselines = tables(task, resampled, list(rivals))
+    beaten, verdict = compared(task, metrics, baselines)
+    scores = Scores(
+        split=on,
+        metrics=metrics,
+        baselines=baselines,
+        beats_baselines=beaten,
+        n_targets=trained.card.splits[on].n_targets or len(split),
+        panels=tuple(task.panels(predictions, truths, split, trained.card)),
+        notes=(verdict, *trained.notes, resampled.method),
+        headline=task.headline,
+        higher_is_better=task.higher_is_better,
+    )
+    run.evaluate.mkdir(parents=True, exist_ok=True)
+    write_json(run.evaluate / "scores.json", dataclasses.asdict(scores))
+    write_package(run, trained, scores)
+    return scores
+
+
+@torch.no_grad()
+def predicted(trained: Trained, task: Any, split: Split, progress: Progress) -> tuple[list[Any], list[Any]]:
+    """(predictions, truths), one a sample, in order."""
+    predictions: list[Any] = []
+    truths: list[Any] = []
+    for rows, batch in in_batches(split, SAMPLES_AT_ONCE):
+        moved = task.change(batch, fixed_seeds(np.asarray(rows))).to(trained.device)
+        predictions += list(task.predict(trained.model, moved, trained.card))
+        truths += list(task.truths(moved, trained.card))
+        progress("evaluate", len(predictions), len(split))
+    return predictions, truths
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Every metric of several scorers, on all units and on the same resamples of them."""
+
+    values: list[dict[str, float]]
+    """By scorer, on all units."""
+    draws: list[list[dict[str, float]]]
+    """By resample, by scorer."""
+    method: str
+
+    @classmethod
+    def of(cls, scorers: list[Any], n_resamples: int, seed: int) -> Resampled:
+        """Percentile bootstrap over units (Efron and Tibshirani 1993, chapter 13), fewer when scoring is slow."""
+        n_units = scorers[0].n_units
+        rng = np.random.default_rng(seed)
+        values = [scorer.values() for scorer in scorers]
+        draws: list[list[dict[str, float]]] = []
+        began = time.monotonic()
+        while len(draws) < n_resamples and n_units > 1:
+            slow = time.monotonic() - began > BOOTSTRAP_S * len(scorers)
+            if slow and len(draws) >= MIN_RESAMPLES:
+                break
+            rows = rng.integers(0, n_units, n_units)
+            draws.append([scorer.values(rows) for scorer in scorers])
+        method = f"95% intervals: percentile bootstrap, {len(draws):,} resamples of {n_units:,} samples."
+        return cls(values, draws, method if draws else "One sample is too few for an interval.")
+
+    def metric(self, of: Callable[[list[dict[str, float]]], float], unit: str = "") -> Metric:
+        """A number made of the scorers' values, with its interval."""
+        value = of(self.values)
+        found = np.array([of(draw) for draw in self.draws], float)
+        found = found[np.isfinite(found)]
+        low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (value, value)
+        return Metric(float(value), float(low), float(high), unit)
+
+
+def tables(task: Any, resampled: Resampled, names: list[str]) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
+    """(our metrics, headline first; those of each baseline, and how far it is behind on the headline)."""
+    head, sign = task.headline, 1.0 if task.higher_is_better else -1.0
+    keys = [head, *(key for key in resampled.values[0] if key != head)]
+    metrics = {key: resampled.metric(lambda v, key=key: v[0][key], task.units.get(key, "")) for key in keys}  # type: ignore[misc]
+    baselines = {}
+    for number, name in enumerate(names, start=1):
+        found = {
+            key: resampled.metric(lambda v, key=key, i=number: v[i][key], task.units.get(key, ""))  # type: ignore[misc]
+            for key in keys
+            if key in resampled.values[number]
+        }
+        found["behind"] = resampled.metric(lambda v, i=number: sign * (v[0][head] - v[i][head]))  # type: ignore[misc]
+        baselines[name] = found
+    return metrics, baselines
+
+
+def compared(task: Any, metrics: dict[str, Metric], baselines: dict[str, dict[str, Metric]]) -> tuple[bool, str]:
+    """Whether every baseline is behind beyond doubt, and the sentence that says so."""
+    head = metrics[task.headline]
+    name = task.headline.replace("_", " ")
+    score = f"{name} {head.value:.4g} ({head.low:.4g} to {head.high:.4g})"
+    if not baselines:
+        return False, f"{score}; there is no baseline to compare with."
+    not_behind = [rival for rival, found in baselines.items() if found["behind"].low <= 0]
+    nearest = min(baselines, key=lambda rival: baselines[rival]["behind"].value)
+    gap = baselines[nearest]["behind"]
+    said = f"It does not clearly beat {', '.join(not_behind)}" if not_behind else "It beats every baseline"
+    side = "ahead of" if gap.value >= 0 else "behind"
+    ends = sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else [gap.low, gap.high]
+    interval = f" ({ends[0]:.3g} to {ends[1]:.3g})" if gap.high > gap.low else ""
+    return not not_behind, (
+        f"{said}: {score}, {abs(gap.value):.3g}{interval} {side} the nearest, {nearest} "
+        f"({baselines[nearest][task.headline].value:.4g})."
+    )

@@ -1,0 +1,185 @@
+"""Plan for samples by number (tables, images, audio, ...): the same page of decisions as for text, by simpler laws.
+
+There are no published scaling laws for most of these models, so every "auto" is answered by a house rule that says
+so, or by a timing of real steps. A measurement takes the rules' place where plan.budget allows one.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+from danlu.base.contracts import DataCard, Progress
+from danlu.base.errors import UserError
+from danlu.base.runfolder import RunFolder, fingerprint
+from danlu.base.units import Length
+from danlu.build import network
+from danlu.planning import hardware, sample_laws
+from danlu.planning.choices import Choices
+from danlu.planning.draft import Draft
+from danlu.planning.ledger import write_plan
+from danlu.planning.memory import SLOTS
+from danlu.planning.timing import AT_LEAST_S, BETTER, N_TIMED, TimeSteps
+from danlu.recipe import Recipe
+
+USABLE = 0.95
+"""Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
+SAVE_EVERY_S = 120.0
+N_LOOKS, LOOKS_SHARE = 20, 0.1
+"""Looks at the validation split during a run, and the most of its time they may take."""
+FORWARD_SHARE = 1 / 3
+N_SIGNALS, SIGNALS_MIN = 50, 10
+
+
+class SampleDraft(Draft):
+    """A plan over samples: one sample is one unit, so a context is 1."""
+
+    @property
+    def context(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def n_unique(self) -> int:
+        """Samples of the training split."""
+        return self.card.splits["train"].n_samples
+
+    @property
+    def n_validation(self) -> int:
+        """Samples of the validation split, 0 without one."""
+        return self.card.splits["validation"].n_samples if "validation" in self.card.splits else 0
+
+    @property
+    def length(self) -> Length:
+        """train.length, or the house rule's number of epochs."""
+        given = self.recipe.train.length
+        if not isinstance(given, Length):
+            return Length(float(sample_laws.epochs(self.n_unique).value.split()[0]), "epochs")
+        if given.unit == "tokens":
+            fix = 'write epochs, steps, samples or a time, such as "20 epochs"'
+            raise UserError("train.length", f"cannot count tokens of {self.card.kind} data", got=str(given), fix=fix)
+        return given
+
+
+def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, time_steps: TimeSteps) -> Choices:
+    """Resolve, time, write plan.json."""
+    machine = hardware.look(recipe.train.device, recipe.train.threads)
+    limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
+    draft = SampleDraft(recipe, card, machine, limit)
+    if draft.n_unique < 1:
+        raise UserError("data", "must give at least one training sample", got=0, fix="see data.split")
+    n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
+    choices = first_choices(draft)
+    progress("timing", 1, 4)
+    choices, step_s = time_choices(draft, choices, time_steps)
+    progress("length and rates", 3, 4)
+    choices = settle_rates(draft, settle_length(draft, choices, step_s))
+    body = choices.model_dump(mode="json")
+    slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)
+    predicted = {
+        "train_s": round(choices.n_steps * step_s, 2),
+        "step_s": step_s,
+        "samples_per_s": round(choices.batch / step_s, 1),
+        "n_parameters": n_parameters,
+        "weights_bytes": 4 * n_parameters * (2 + slots),
+        "n_samples": choices.n_steps * choices.batch,
+    }
+    write_plan(run, draft.decisions, draft.timings, predicted, body, machine, fingerprint(body))
+    progress("written", 4, 4)
+    return choices
+
+
+def meta_network(recipe: Recipe, card: DataCard) -> Any:
+    """The network without memory, for its counts."""
+    import torch
+
+    with torch.device("meta"):
+        return network(recipe.model, recipe.task, card, recipe.seed)
+
+
+def first_choices(draft: SampleDraft) -> Choices:
+    """Where the timing starts."""
+    recipe, machine = draft.recipe, draft.machine
+    train = recipe.train
+    batch = train.batch if train.batch != "auto" else draft.decide(sample_laws.batch(draft.n_unique))
+    if train.length == "auto":
+        draft.decide(sample_laws.epochs(draft.n_unique))
+    micro_batch = batch if train.micro_batch == "auto" else min(train.micro_batch, batch)
+    return Choices(
+        device=machine.device, threads=machine.threads, attention="fused", operations="plain",
+        precision="fp32" if train.precision == "auto" else train.precision, compile=train.compile is True,
+        batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer={"lr": 1e-4, "weight_decay": 0.0},
+        evaluate_every=None, signals_every=None, save_every_steps=None, save_every_s=None,
+        ema=None if train.ema == "none" else train.ema,
+    )  # fmt: skip
+
+
+def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
+    """Precision by timing, where it is open: (the faster, its median seconds a step)."""
+    began = time.monotonic()
+    best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    spent = time.monotonic() - began
+    if draft.recipe.train.precision != "auto" or not draft.machine.has_bf16:
+        return choices, median(best)
+    if spent > draft.recipe.plan.budget.amount:
+        draft.derive("train.precision", "fp32", "plan.budget was used up before bf16 could be timed")
+        return choices, median(best)
+    trial = choices.model_copy(update={"precision": "bf16"})
+    other = time_steps(trial, N_TIMED, AT_LEAST_S)
+    draft.timings["precision"] = [{"name": "fp32", "seconds": min(best)}, {"name": "bf16", "seconds": min(other)}]
+    said = f"a step takes {1e3 * min(best):.3g} ms in fp32, {1e3 * min(other):.3g} ms in bf16"
+    if min(other) < BETTER * min(best):
+        choices, best = trial, other
+    draft.derive("train.precision", choices.precision, said, "measured")
+    return choices, median(best)
+
+
+def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choices:
+    """Steps of the run, and how often it looks, measures and saves."""
+    recipe, every = draft.recipe, draft.recipe.evaluate.every
+    n_looked = min(recipe.evaluate.during_samples, draft.n_validation)
+    look_s = FORWARD_SHARE * step_s * n_looked / choices.batch
+    length, limit_s = draft.length, None
+    if length.unit == "seconds":
+        limit_s = length.amount
+        n_looks = 0.0 if every == "never" else min(N_LOOKS, LOOKS_SHARE * limit_s / max(look_s, 1e-9))
+        n_steps = max(1, int((USABLE * limit_s - n_looks * look_s) / step_s))
+        why = f"{USABLE:.0%} of {limit_s:g} s, less {n_looks:.0f} looks of {look_s:.2g} s, at {step_s:.3g} s a step"
+    else:
+        n_steps = draft.steps_of(length, choices.batch)
+        why = f"{length} of {draft.n_unique:,} samples at {choices.batch} a step"
+    draft.derive("train.n_steps", n_steps, why)
+    n_looks = min(N_LOOKS, max(1.0, LOOKS_SHARE * n_steps * step_s / max(look_s, 1e-9)))
+    saves = recipe.checkpoint.save_every
+    timed = isinstance(saves, Length) and saves.unit == "seconds"
+    by_time = SAVE_EVERY_S if saves == "auto" else saves.amount if timed else None  # type: ignore[union-attr]
+    signals = max(SIGNALS_MIN, n_steps // N_SIGNALS)
+    update: dict[str, Any] = {
+        "n_steps": n_steps,
+        "time_limit_s": limit_s,
+        "evaluate_every": draft.interval(every, choices.batch, step_s, max(1, round(n_steps / n_looks))),
+        "signals_every": draft.interval(recipe.train.signals, choices.batch, step_s, signals),
+        "save_every_s": by_time,
+        "save_every_steps": None if by_time or saves == "never" else draft.interval(saves, choices.batch, step_s, 1),
+    }
+    if not draft.n_validation:
+        update["evaluate_every"] = None
+    looks = f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time"
+    draft.derive("evaluate.every", f"{update['evaluate_every']} steps", looks)
+    return choices.model_copy(update=update)
+
+
+def settle_rates(draft: SampleDraft, choices: Choices) -> Choices:
+    """Learning rate and weight decay."""
+    settings: Any = draft.recipe.optimizer
+    kind = settings.kind
+    lr = settings.lr if settings.lr != "auto" else draft.decide(sample_laws.learning_rate(kind, settings))
+    resolved: dict[str, Any] = {"lr": lr}
+    if hasattr(settings, "weight_decay"):
+        decay = settings.weight_decay
+        resolved["weight_decay"] = decay if decay != "auto" else draft.decide(sample_laws.weight_decay(kind))
+    if getattr(settings, "ns_precision", None) == "auto":
+        resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
+    draft.recipe.schedule.lr_at(0, choices.n_steps, lr)  # type: ignore[attr-defined]  # refuses what does not fit
+    return choices.model_copy(update={"optimizer": resolved})
