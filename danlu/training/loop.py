@@ -25,6 +25,7 @@ from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
 from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch, trouble
+from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
 from danlu.training.update import Clock, Parts
 from danlu.training.validation import open_validation
@@ -52,7 +53,10 @@ class Loop:
         """Seconds that the last checkpoint held training up."""
         self.verdict: Verdict = "update"
         self.ids = np.empty(0, np.int64)
-        self.resume()
+        if not self.resume():
+            self.events += start_from(self.parts.model, recipe.train.start_from)
+            if self.choices.ema:
+                self.average = Average(self.parts.model, self.choices.ema)
         self.started = self.saved_at = time.perf_counter()
         self.elapsed_before = self.state.position.elapsed_s
 
