@@ -4,6 +4,7 @@
     run = danlu.run(danlu.Recipe(data={"path": "notes/*.md"}))
     run.scores, run.card, run.path, run.generate("Once")
     for report in danlu.train_steps("recipe.toml"): ...    the loop is yours
+    run = danlu.fit(net, {"train": (x, y), "test": (x2, y2)}, task="classify")    any torch.nn.Module
     danlu.check("recipe.toml")                         what a run would be, without running it
 
 Every name is loaded when it is first used, so `import danlu` costs nothing.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from danlu.base.errors import DanluError, UserError
+    from danlu.fitting import fit
     from danlu.pipeline import Run, check, evaluate, open_run, plan, prepare, report, run, train, train_steps
     from danlu.recipe import Recipe
 
@@ -25,6 +27,7 @@ __all__ = [
     "UserError",
     "check",
     "evaluate",
+    "fit",
     "open_run",
     "plan",
     "prepare",
@@ -34,7 +37,12 @@ __all__ = [
     "train_steps",
 ]
 
-_HOMES = {"DanluError": "danlu.base.errors", "UserError": "danlu.base.errors", "Recipe": "danlu.recipe"}
+_HOMES = {
+    "DanluError": "danlu.base.errors",
+    "UserError": "danlu.base.errors",
+    "Recipe": "danlu.recipe",
+    "fit": "danlu.fitting",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -144,6 +144,8 @@ def doubts(scores: Scores) -> list[str]:
     found = []
     if scores.split == "validation":
         found.append("The checkpoint was chosen on this same split, which favours it a little.")
+    if scores.split == "train":
+        found.append("It was scored on what it was trained on: nothing is known of new data.")
     if not scores.beats_baselines:
         found.append("It does not clearly beat its baselines.")
     return found

@@ -68,6 +68,14 @@ class Run:
         """The page."""
         return self.folder.report
 
+    @property
+    def model(self) -> Any:
+        """The trained network, in eval mode; of a module given to danlu.fit, a trained copy of that module."""
+        from danlu.trained import load_model
+
+        found = load_model(self.folder, self.recipe).model
+        return getattr(found, "module", found)
+
     def generate(self, prompt: str = "", **sampling: Any) -> str:
         """Continue a text. `sampling`: max_new_tokens, temperature, top_k, top_p, min_p, stop, seed."""
         return "".join(self.stream(prompt, **sampling))

@@ -123,8 +123,8 @@ class Evaluate(Settings):
 
     every: LengthSetting | Never | Auto = "auto"
     """How often training looks at the validation split: "100 steps", "1 min". auto: about twenty times a run."""
-    on: Literal["validation", "test"] = "validation"
-    """The split that the final scores are computed on."""
+    on: Literal["validation", "test", "train"] = "validation"
+    """The split that the final scores are computed on; "train" says how well the training data were learned."""
     during_tokens: PositiveInt = 65_536
     """At most this many validation tokens are used by each look during training; the final scores use all."""
     during_samples: PositiveInt = 4096

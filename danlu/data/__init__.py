@@ -5,14 +5,20 @@ files.py      which files a path means      streams.py   bounded reading     row
 encoding.py   bytes to text, exactly or not at all      catalog.py  data sets by name      hub.py
 clean.py      cleaning steps      split.py   train, validation, test    tokenizer.py   text to token ids
 shards.py     token files         loader.py  any batch by its step      order.py    which sample comes when
+
+samples.py    what every kind but running text shares    arrays.py   prepared arrays on disk    given.py   from Python
 """
 
 from __future__ import annotations
 
 from danlu.base.settings import Settings
+from danlu.data.given import Arrays
 from danlu.data.text import Text
 
-SOURCES: dict[str, type[Settings]] = {"text": Text}
+SOURCES: dict[str, type[Settings]] = {
+    "text": Text,
+    "arrays": Arrays,
+}
 """kind -> settings of a kind of data."""
 
 __all__ = ["SOURCES", "Text"]

@@ -6,5 +6,9 @@ layers.py         norm, heads, activation      generate.py           tokens out
 
 from danlu.base.settings import Settings
 from danlu.models.decoder_settings import Decoder
+from danlu.models.module_settings import Module
 
-MODELS: dict[str, type[Settings]] = {"decoder": Decoder}
+MODELS: dict[str, type[Settings]] = {
+    "decoder": Decoder,
+    "module": Module,
+}

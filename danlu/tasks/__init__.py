@@ -3,4 +3,6 @@
 from danlu.base.settings import Settings
 from danlu.tasks.language import Language
 
-TASKS: dict[str, type[Settings]] = {"language": Language}
+TASKS: dict[str, type[Settings]] = {
+    "language": Language,
+}

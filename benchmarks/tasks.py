@@ -1,0 +1,170 @@
+"""Every shipped task recipe on real data: test score with its interval, against what it must reach and within.
+
+    DANLU_DATA=../shared/data python benchmarks/tasks.py [--only NAME ...] [--seeds 3]
+
+Each (recipe, seed) is one `danlu run` in a process of its own; results are kept in benchmarks/tasks.json as they come,
+so a benchmark that was stopped goes on where it was. The table is benchmarks/tasks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT, TABLE = ROOT / "benchmarks" / "tasks.json", ROOT / "benchmarks" / "tasks.md"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One line of the table."""
+
+    recipe: str
+    """recipes/<recipe>.toml"""
+    data: str
+    metric: str
+    reach: float
+    minutes: float
+    lower: bool = False
+    sets: tuple[str, ...] = ()
+    name: str = ""
+    """Of the line; the recipe's when empty."""
+
+    @property
+    def key(self) -> str:
+        """What results are kept under."""
+        return self.name or self.recipe
+
+
+AIMS = (
+    Aim("mnist-lenet", "mnist", "accuracy", 0.990, 4),
+    Aim("mnist-resnet", "mnist", "accuracy", 0.995, 15),
+    Aim("listings/d", "mnist", "accuracy", 0.975, 1),
+    Aim("adult", "adult", "accuracy", 0.855, 3),
+    *(Aim("titanic", "titanic", "accuracy", 0.80, 1, False, (f"data.split.fold={k}",), f"titanic fold {k}") for k in range(5)),
+    Aim("bike-sharing", "bike_sharing, hourly", "r2", 0.0, 3),
+    Aim("etth1", "etth1, horizon 96", "mse", 0.385, 5, True),
+    Aim("beijing-pm25-lstm", "beijing_pm25", "mse", float("inf"), 5, True),
+    Aim("beijing-pm25-gru", "beijing_pm25", "mse", float("inf"), 5, True),
+    Aim("sst2-recurrent", "sst2", "accuracy", 0.80, 10),
+    Aim("sst2-bert", "sst2", "accuracy", 0.80, 10),
+    Aim("multi30k-en-de", "multi30k, test2016", "bleu", 33.0, 30),
+    Aim("fsdd-speech", "fsdd, official test", "word_error", 0.08, 8, True),
+    Aim("fsdd-wavenet", "fsdd", "nats_per_sample", float("inf"), 20, True),
+    Aim("bccd", "bccd, given test", "map_50", 0.70, 25),
+    Aim("secondary-structure", "protein_sequences", "accuracy", 0.66, 20),
+    Aim("fold", "pdb_structures, 8 chains", "lddt", 0.80, 20),
+)  # fmt: skip
+
+
+def run_one(aim: Aim, seed: int) -> dict[str, object]:
+    """Train and score once; what the table needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        sets = [word for s in (*aim.sets, f"seed={seed}") for word in ("--set", s)]
+        danlu = Path(sys.executable).with_name("danlu")
+        began = time.perf_counter()
+        made = subprocess.run(
+            [danlu, "run", ROOT / f"recipes/{aim.recipe}.toml", *sets, "--out", out],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        if made.returncode:
+            return {"seed": seed, "failed": made.stderr.strip()[-500:], "seconds": seconds}
+        scores = json.loads((out / "evaluate/scores.json").read_text(encoding="utf-8"))
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        rivals = {
+            name: {"value": found[scores["headline"]]["value"], "behind": found.get("behind")}
+            for name, found in scores["baselines"].items()
+        }
+        train_s = manifest["stages"]["train"]["seconds"]
+        return {
+            "seed": seed, "seconds": seconds, "train_s": train_s, "headline": scores["headline"],
+            "split": scores["split"], "metrics": scores["metrics"], "rivals": rivals, "beats": scores["beats_baselines"],
+        }  # fmt: skip
+
+
+def line(aim: Aim, results: list[dict[str, object]]) -> str:
+    """One row of Markdown."""
+    good = [r for r in results if "failed" not in r]
+    if not good:
+        why = str(results[0].get("failed", "not run")) if results else "not run yet"
+        return f"| {aim.data} | `{aim.recipe}` | {aim.metric} | {why[:120]} | | | | |"
+    metrics = [r["metrics"][aim.metric] for r in good]  # type: ignore[index]
+    value = mean(m["value"] for m in metrics)
+    low, high = min(m["low"] for m in metrics), max(m["high"] for m in metrics)
+    minutes = max(float(r["seconds"]) for r in good) / 60  # type: ignore[arg-type]
+    rivals = good[0]["rivals"]
+    told = (
+        ", ".join(f"{name} {found['value']:.4g}" for name, found in rivals.items()) if isinstance(rivals, dict) else ""
+    )
+    reached = value <= aim.reach if aim.lower else value >= aim.reach
+    if aim.reach in (0.0, float("inf")):
+        wanted, reached = "beat the baselines", all(r["beats"] for r in good)
+    else:
+        wanted = f"{'≤' if aim.lower else '≥'} {aim.reach:g}"
+    met = "yes" if reached and minutes <= aim.minutes else "late" if reached else "no"
+    seeds = f"{len(good)} seed{'s' if len(good) > 1 else ''}"
+    return (
+        f"| {aim.data} | `{aim.recipe}` | {aim.metric} | {value:.4g} ({low:.4g} to {high:.4g}), {seeds} | {wanted} | "
+        f"{minutes:.1f} of {aim.minutes:g} | {met} | {told} |"
+    )
+
+
+def write_table(kept: dict[str, list[dict[str, object]]]) -> None:
+    """benchmarks/tasks.md from what is kept."""
+    head = [
+        "# Every task, from its shipped recipe",
+        "",
+        "Made by `make bench-tasks` (benchmarks/tasks.py). Score: mean over seeds; in brackets the widest of the seeds' 95%",
+        "bootstrap intervals. Minutes: the slowest whole `danlu run` (prepare, plan, train, evaluate, report), 2 cores, no GPU.",
+        "Baselines: on the same test split, first seed.",
+        "",
+        "| data | recipe | metric | score | wanted | minutes | met | baselines |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    folds = [
+        r["metrics"]["accuracy"]["value"]
+        for k in range(5)
+        for r in kept.get(f"titanic fold {k}", [])
+        if "failed" not in r
+    ]  # type: ignore[index]
+    end = ["", f"titanic, mean over {len(folds)} fold runs: {mean(folds):.3f}."] if folds else []
+    TABLE.write_text(
+        "\n".join([*head, *(line(aim, kept.get(aim.key, [])) for aim in AIMS), *end, ""]), encoding="utf-8"
+    )
+
+
+def main() -> None:
+    """Run what is missing, write the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", help="names of lines; their kept results are replaced")
+    parser.add_argument("--seeds", type=int, default=1)
+    given = parser.parse_args()
+    if "DANLU_DATA" not in os.environ:
+        sys.exit("Set DANLU_DATA to the folder with the data sets.")
+    os.environ["DANLU_DATA"] = str(Path(os.environ["DANLU_DATA"]).resolve())
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+    for aim in AIMS:
+        if given.only and aim.key not in given.only:
+            continue
+        found = [] if given.only else [r for r in kept.get(aim.key, []) if "failed" not in r]
+        for seed in range(len(found), given.seeds):
+            found.append(run_one(aim, seed))
+            kept[aim.key] = found
+            KEPT.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            write_table(kept)
+            print(line(aim, found), flush=True)
+    write_table(kept)
+
+
+if __name__ == "__main__":
+    main()
