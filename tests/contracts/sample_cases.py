@@ -1,0 +1,38 @@
+"""A tiny, learnable data set and the sections of a recipe for each kind: name -> function(folder) -> sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from danlu.data.given import Arrays
+from danlu.models.module import settings_of
+
+Sections = dict[str, Any]
+EXACT = {"arrays", "image", "boxes", "series"}
+"""Kinds whose features a bounded look knows exactly."""
+
+
+def vectors(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, 5) and which of three directions they lie in."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    centres = np.eye(5)[:3] * 3
+    return (centres[labels] + rng.normal(size=(n, 5))).astype("f4"), labels
+
+
+def module_on_arrays(folder: Path) -> Sections:
+    """danlu.fit's form: a module and arrays given in Python."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    data = {"train": vectors(96, 1), "validation": vectors(30, 2), "test": vectors(30, 3)}
+    return {"data": Arrays.of(data), "model": settings_of(net), "task": {"kind": "classify"}, "train": {"batch": 12}}
+
+
+CASES: dict[str, Callable[[Path], Sections]] = {
+    "module": module_on_arrays,
+}
