@@ -12,12 +12,14 @@ samples.py    what every kind but running text shares    arrays.py   prepared ar
 from __future__ import annotations
 
 from danlu.base.settings import Settings
+from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.text import Text
 
 SOURCES: dict[str, type[Settings]] = {
     "text": Text,
     "arrays": Arrays,
+    "chat": Chat,
 }
 """kind -> settings of a kind of data."""
 

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.contracts import Batch, DataCard, Progress, Split
+from danlu.base.errors import UserError
 from danlu.base.settings import Settings
 from danlu.data.order import GOLDEN, Ids, Order, hashed, mixed
 
@@ -134,3 +137,24 @@ def in_batches(split: Split, size: int, rows: Ids | None = None) -> Any:
 
 
 Features = Mapping[str, Any]
+
+
+def source_files(path: str, endings: tuple[str, ...] = ()) -> list[Path]:
+    """The files that a path means: itself, those in a folder with one of the endings, or a glob's. $NAMES of the
+    environment are filled in. None at all is refused."""
+    if "$" in (full := os.path.expanduser(os.path.expandvars(path))):
+        name = full[full.index("$") :].partition("/")[0]
+        raise UserError(
+            "data.path", f"names {name}, which is not set in the environment", got=path, fix=f"set {name[1:]}"
+        )
+    place = Path(full)
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        found = sorted(p for p in place.rglob("*") if p.is_file() and (not endings or p.name.lower().endswith(endings)))
+    else:
+        found = sorted(Path(p) for p in glob.glob(full, recursive=True) if Path(p).is_file())
+    if not found:
+        wanted = f"files that end in {', '.join(endings)}" if endings else "files"
+        raise UserError("data.path", f"must name {wanted}", got=path, fix="check the path")
+    return found

@@ -1,8 +1,10 @@
 """SHELF: what is asked. One line a member: kind -> its settings class (torch-free), which scores outputs."""
 
 from danlu.base.settings import Settings
+from danlu.tasks.chat import ChatTask
 from danlu.tasks.language import Language
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
+    "chat": ChatTask,
 }

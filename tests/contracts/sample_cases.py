@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from danlu.data.given import Arrays
 from danlu.models.module import settings_of
 
 Sections = dict[str, Any]
-EXACT = {"arrays", "image", "boxes", "series"}
+EXACT = {"arrays", "image", "boxes", "series", "chat"}
 """Kinds whose features a bounded look knows exactly."""
 
 
@@ -33,6 +34,29 @@ def module_on_arrays(folder: Path) -> Sections:
     return {"data": Arrays.of(data), "model": settings_of(net), "task": {"kind": "classify"}, "train": {"batch": 12}}
 
 
+def conversations(folder: Path) -> Sections:
+    """Counting up, with a line that is no conversation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"after {i}?"},
+                {"role": "assistant", "content": f"{i + 1} comes next"},
+            ]
+        }
+        for i in range(80)
+    ]
+    text = "\n".join([*map(json.dumps, rows), "{broken", '{"messages": []}'])
+    (folder / "chat.jsonl").write_text(text)
+    return {
+        "data": {"kind": "chat", "path": str(folder / "chat.jsonl"), "tokenizer": {"kind": "bytes"}, "context": 64},
+        "model": {"kind": "decoder", "n_layers": 1, "width": 32, "context": 64},
+        "task": {"kind": "chat"},
+        "train": {"batch": 8},
+    }
+
+
 CASES: dict[str, Callable[[Path], Sections]] = {
     "module": module_on_arrays,
+    "chat": conversations,
 }

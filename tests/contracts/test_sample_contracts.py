@@ -46,12 +46,14 @@ def test_a_run_scores_reports_and_predicts_the_same_after_saving(case: Case, tmp
     scores, card = run.scores, run.card
     assert card.rows_in == card.rows_used + sum(card.rows_rejected.values())
     head = scores.metrics[scores.headline]
-    assert np.isfinite(head.value) and head.low <= head.high
+    assert np.isfinite(head.value)
+    assert head.low <= head.high
     assert scores.baselines
     page = run.report.read_text(encoding="utf-8")
-    assert "cannot draw" not in page and scores.headline.replace("_", " ") in page.replace("_", " ")
+    assert "cannot draw" not in page
+    assert scores.headline.replace("_", " ") in page.replace("_", " ")
     weights = load_file(run.path / "package/weights.safetensors")
-    own = {k: v for k, v in run.model.state_dict().items()} if recipe.model.kind != "module" else None  # type: ignore[attr-defined]
+    own = dict(run.model.state_dict()) if recipe.model.kind != "module" else None  # type: ignore[attr-defined]
     if own is not None:
         assert all(torch.equal(own[name], tensor) for name, tensor in weights.items())
 
