@@ -49,6 +49,7 @@ def network(settings: Any, task: Any, card: DataCard, seed: int) -> nn.Module:
     """The network of a recipe's model for the data and the task at hand."""
     if isinstance(settings, Decoder):
         return settings.build(card.vocab_size, seed)
+    task.check(card)
     return settings.build(card, task.n_outputs(card), seed)  # type: ignore[no-any-return]
 
 

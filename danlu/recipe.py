@@ -187,7 +187,7 @@ def written(
     for name in type(settings).model_fields:
         value, dotted = getattr(settings, name), ".".join((*path, name))
         given = name in settings.model_fields_set
-        if sparse and not given:
+        if sparse and not given and name != "kind":
             continue
         if isinstance(value, Settings):
             inner += ["", f"[{'.'.join((*path, name))}]", *written(value, decided, sets, (*path, name), sparse)]

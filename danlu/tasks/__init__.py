@@ -2,9 +2,11 @@
 
 from danlu.base.settings import Settings
 from danlu.tasks.chat import ChatTask
+from danlu.tasks.classify import Classify
 from danlu.tasks.language import Language
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
     "chat": ChatTask,
+    "classify": Classify,
 }

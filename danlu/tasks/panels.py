@@ -6,7 +6,7 @@ Every panel has "form", "title" and "note" (one sentence on how to read it).
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Panel = dict[str, Any]
@@ -28,7 +28,11 @@ def points(title: str, x: Sequence[float], y: Sequence[float], x_label: str, y_l
 
 
 def lines(
-    title: str, series: dict[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str, note: str = ""
+    title: str,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    note: str = "",
 ) -> Panel:
     """Lines by name, each (x, y): a forecast over its history, an ROC or a calibration curve."""
     drawn = [{"name": n, "x": [float(v) for v in x], "y": [float(v) for v in y]} for n, (x, y) in series.items()]

@@ -54,7 +54,8 @@ class SampleTask(Settings):
     """Metric -> how its unit is said."""
 
     def check(self, card: DataCard) -> None:
-        """Refuse data that this task cannot be asked of (UserError)."""
+        """Refuse data that this task cannot be asked of (UserError). Called whenever a network is built, so a task may
+        keep here what its loss must know of the data (class weights)."""
 
     def n_outputs(self, card: DataCard) -> int:
         """Scores that the model must give: for each sample, or for each position of it."""
