@@ -1,0 +1,157 @@
+"""Every task's training step against the plain PyTorch loop that a user would write: same model, same data, same batch.
+
+    DANLU_DATA=../shared/data python benchmarks/task_speed.py [--only RECIPE ...]
+
+Plain: torch's DataLoader over samples (a TensorDataset where samples have one shape, padding to the batch's longest
+where they have not), fp32, torch.optim.AdamW, clip_grad_norm_, loss.item() for the log. Ours: the run's own loader and
+update, computing as its plan chose. Both are timed in turn, round by round; the ratio is of the fastest rounds' medians.
+Augmentation is ours alone (a plain loop has none): it counts against us. The table is benchmarks/task_speed.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import danlu
+from danlu.build import build_model, set_machine
+from danlu.planning.choices import Choices
+from danlu.recipe import Recipe
+from danlu.training.loop import make_parts, open_loader
+from danlu.training.update import Clock
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "benchmarks" / "task_speed.md"
+RECIPES = (
+    "mnist-lenet", "mnist-resnet", "listings/d", "adult", "titanic", "bike-sharing", "etth1", "beijing-pm25-lstm",
+    "beijing-pm25-gru", "sst2-recurrent", "sst2-bert", "multi30k-en-de", "fsdd-speech", "fsdd-wavenet", "bccd",
+    "secondary-structure", "fold",
+)  # fmt: skip
+ROUNDS, ROUND_S = 5, 2.0
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """One sample at a time, as a user's data set gives them."""
+
+    def __init__(self, split: Any) -> None:
+        import numpy as np
+
+        rows = np.arange(len(split))
+        pieces = [split.batch(rows[i : i + 512]) for i in range(0, len(rows), 512)]
+        self.samples = [
+            ({name: t[j] for name, t in piece.tensors.items()}, piece.rows(slice(j, j + 1)).n_targets)
+            for piece in pieces
+            for j in range(len(piece.tensors["targets"]))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def collated(samples: list[Any]) -> danlu.base.contracts.Batch:
+    """Stacked where shapes agree, else cut and padded to the longest."""
+    tensors = {}
+    for name in samples[0][0]:
+        parts = [tensors_of[name] for tensors_of, _ in samples]
+        if len({p.shape for p in parts}) > 1:
+            pad = -1 if name == "targets" else 0
+            parts = list(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=pad))
+        tensors[name] = torch.stack(parts)
+    return danlu.base.contracts.Batch(tensors, sum(n for _, n in samples))
+
+
+def compared(recipe_file: Path) -> tuple[float, float, float]:
+    """(samples a second ours, plain, ratio)."""
+    from danlu.stages.train import train_step
+
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Recipe.load(recipe_file)
+        run = danlu.plan(recipe, Path(folder) / "run")
+        choices, card = Choices.read(run.folder), run.card
+        set_machine(choices, recipe.train.deterministic)
+        parts, loader = make_parts(recipe, card, choices), open_loader(recipe, run.folder, card, choices)
+        plain = build_model(
+            recipe, card, choices.model_copy(update={"precision": "fp32", "operations": "plain", "compile": False})
+        ).train()
+        optimizer = torch.optim.AdamW(plain.parameters(), 1e-4)
+        data: Any = recipe.data
+        task: Any = recipe.task
+        feed = DataLoader(
+            Samples(data.open(run.folder.data, card, "train")), choices.batch, shuffle=True, collate_fn=collated
+        )
+        stream = iter(feed)
+        position = 0
+
+        def ours() -> None:
+            nonlocal position
+            batches = loader.micro_batches(position, choices.micro_batch)
+            train_step(parts, batches, 1e-4, lambda loss, norm: "update", Clock())
+            position += 1
+
+        def theirs() -> None:
+            nonlocal stream
+            batch = next(stream, None)
+            if batch is None:
+                stream = iter(feed)
+                batch = next(stream)
+            batch = task.change(batch, torch.arange(len(batch.tensors["targets"])).numpy().astype("uint64"))
+            optimizer.zero_grad()
+            loss = task.loss_sum(plain(batch), batch) / max(1, batch.n_targets)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            optimizer.step()
+            loss.item()
+
+        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for _ in range(ROUNDS):
+            for name, step in (("ours", ours), ("theirs", theirs)):
+                step()
+                began, n = time.perf_counter(), 0
+                while time.perf_counter() - began < ROUND_S:
+                    step()
+                    n += 1
+                seconds[name].append((time.perf_counter() - began) / n)
+        loader.close()
+        a, b = (choices.batch / median(seconds[name]) for name in ("ours", "theirs"))
+        return a, b, a / b
+
+
+def main() -> None:
+    """Time all, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*")
+    given = parser.parse_args()
+    os.environ["DANLU_DATA"] = str(Path(os.environ["DANLU_DATA"]).resolve())
+    rows, ratios = [], []
+    for name in given.only or RECIPES:
+        ours, theirs, ratio = compared(ROOT / f"recipes/{name}.toml")
+        ratios.append(ratio)
+        rows.append(f"| `{name}` | {ours:,.0f} | {theirs:,.0f} | {ratio:.2f} |")
+        print(rows[-1], flush=True)
+    head = (__doc__ or "").split("\n\n")
+    text = [
+        "# Training speed of every task",
+        "",
+        head[2].strip(),
+        "",
+        "| recipe | samples/s, danlu | plain loop | ratio |",
+        "|---|---|---|---|",
+    ]
+    end = ["", f"Median ratio {median(ratios):.2f}, lowest {min(ratios):.2f}, over {len(ratios)} tasks.", ""]
+    if not given.only:
+        TABLE.write_text("\n".join([*text, *rows, *end]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
