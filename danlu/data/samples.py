@@ -96,7 +96,7 @@ class SampleLoader:
     def read(self, step: int) -> Batch:
         """Samples, augmented by seeds of their own, then changed by the task."""
         ids, epochs = self.order.at(step)
-        seeds = sample_seeds(self.seed, ids, epochs)
+        seeds = sample_seeds(self.seed, ids, epochs)  # in order, so the first epoch is the lowest
         batch = self.split.batch(ids, seeds if self.augment else None)
         if self.change is not None:
             batch = self.change(batch, mixed(seeds + GOLDEN))
@@ -120,7 +120,8 @@ class SampleLoader:
 
 def sample_seeds(seed: int, ids: Ids, epochs: Ids) -> Words:
     """(B,) uint64: the randomness of each sample in each epoch, a pure function of (seed, epoch, id)."""
-    return mixed(hashed(seed, epochs) ^ mixed(ids.astype(np.uint64) * GOLDEN + GOLDEN))
+    of_epoch = hashed(seed, epochs[:1]) if epochs[0] == epochs[-1] else hashed(seed, epochs)
+    return mixed(of_epoch ^ mixed(ids.astype(np.uint64) * GOLDEN + GOLDEN))
 
 
 def fixed_seeds(ids: Ids) -> Words:
