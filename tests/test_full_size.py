@@ -1,0 +1,31 @@
+"""Full-size recipes resolve, and count as many parameters as their papers or reference code say."""
+
+from pathlib import Path
+
+import pytest
+
+import danlu
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes/full-size"
+PUBLISHED = {
+    "gpt2-124m": 124_439_808,  # the released checkpoints, as counted in their weight files
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "gpt3-175b": 174_604_259_328,  # by the formula below; the paper says 175.0B
+}
+
+
+def test_every_full_size_recipe_is_counted():
+    assert {path.stem for path in FOLDER.glob("*.toml")} <= set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_the_published_ones(name):
+    assert danlu.check(FOLDER / f"{name}.toml").n_parameters == PUBLISHED[name]
+
+
+def test_gpt3_by_hand():
+    layers, width, context, vocabulary = 96, 12288, 2048, 50257
+    by_hand = layers * (12 * width**2 + 13 * width) + (vocabulary + context) * width + 2 * width
+    assert by_hand == PUBLISHED["gpt3-175b"]
