@@ -27,6 +27,8 @@ def write_package(run: RunFolder, trained: Trained, scores: Scores) -> None:
     folder.mkdir(exist_ok=True)
     weights = {name: p.detach().cpu().contiguous() for name, p in kept(trained.model).items()}
     write_bytes(folder / "weights.safetensors", save(weights, {"format": "pt", "step": str(trained.step)}))
+    if hasattr(trained.model, "export"):
+        trained.model.export(folder / "huggingface")
     write_json(folder / "card.json", trained.card.model_dump(mode="json"))
     for name in DATA_FILES:
         if (run.data / name).is_file():
@@ -57,7 +59,7 @@ def model_card(trained: Trained, scores: Scores) -> str:
 def described(trained: Trained) -> str:
     """One sentence on what it is."""
     n_parameters = sum(p.numel() for p in trained.model.parameters())
-    if trained.tokenizer is None:
+    if trained.card.kind != "text":
         kinds: list[Any] = [trained.recipe.model, trained.recipe.task, trained.recipe.optimizer]
         model, task, optimizer = (each.kind for each in kinds)
         return (
@@ -121,7 +123,7 @@ def table_row(name: str, metric: Metric) -> str:
 def limits(trained: Trained, scores: Scores) -> list[str]:
     """What the evidence does not show."""
     train = trained.card.splits["train"]
-    if trained.tokenizer is None:
+    if trained.card.kind != "text":
         found = [
             f"It has learned from {train.n_samples:,} samples of {trained.card.source} and from nothing else: what is "
             "unlike them may be answered wrongly, and without a warning.",
