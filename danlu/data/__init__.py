@@ -14,12 +14,14 @@ from __future__ import annotations
 from danlu.base.settings import Settings
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
+from danlu.data.table import Table
 from danlu.data.text import Text
 
 SOURCES: dict[str, type[Settings]] = {
     "text": Text,
     "arrays": Arrays,
     "chat": Chat,
+    "table": Table,
 }
 """kind -> settings of a kind of data."""
 

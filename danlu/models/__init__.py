@@ -7,10 +7,12 @@ layers.py         norm, heads, activation      generate.py           tokens out
 from danlu.base.settings import Settings
 from danlu.models.decoder_settings import Decoder
 from danlu.models.hub_settings import Hub
+from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
     "hub": Hub,
+    "mlp": Mlp,
     "module": Module,
 }
