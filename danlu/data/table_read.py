@@ -13,7 +13,7 @@ from typing import Any
 
 from danlu.base.errors import UserError, one_line
 
-ENDINGS = (".csv", ".tsv", ".txt", ".data", ".test", ".jsonl", ".parquet", ".arrow", ".feather", ".csv.gz")
+ENDINGS = (".csv", ".tsv", ".data", ".jsonl", ".parquet", ".arrow", ".feather", ".csv.gz")
 DELIMITERS = ",\t;|"
 MAX_FIELD = 1 << 22
 N_SNIFFED = 200
