@@ -4,9 +4,11 @@ from danlu.base.settings import Settings
 from danlu.tasks.chat import ChatTask
 from danlu.tasks.classify import Classify
 from danlu.tasks.language import Language
+from danlu.tasks.regress import Regress
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
     "chat": ChatTask,
     "classify": Classify,
+    "regress": Regress,
 }
