@@ -13,6 +13,8 @@ PUBLISHED = {
     "gpt2-large": 774_030_080,
     "gpt2-xl": 1_557_611_200,
     "gpt3-175b": 174_604_259_328,  # by the formula below; the paper says 175.0B
+    "resnet-50": 25_557_032,  # torchvision's models
+    "vgg-16": 138_357_544,
 }
 
 

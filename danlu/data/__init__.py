@@ -14,6 +14,7 @@ from __future__ import annotations
 from danlu.base.settings import Settings
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
+from danlu.data.image import Image
 from danlu.data.table import Table
 from danlu.data.text import Text
 
@@ -22,6 +23,7 @@ SOURCES: dict[str, type[Settings]] = {
     "arrays": Arrays,
     "chat": Chat,
     "table": Table,
+    "image": Image,
 }
 """kind -> settings of a kind of data."""
 

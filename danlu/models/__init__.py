@@ -5,6 +5,7 @@ layers.py         norm, heads, activation      generate.py           tokens out
 """
 
 from danlu.base.settings import Settings
+from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -14,5 +15,8 @@ MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
     "hub": Hub,
     "mlp": Mlp,
+    "lenet": Lenet,
+    "vgg": Vgg,
+    "resnet": Resnet,
     "module": Module,
 }

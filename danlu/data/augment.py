@@ -1,0 +1,159 @@
+"""Changes of training images, on whole batches of tensors. Each sample's are drawn from its own seed, so they depend on
+(seed, epoch, sample) alone: not on workers, history, or the batch's other samples (but for whom mixup mixes with).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from danlu.base.settings import Settings
+from danlu.data.order import GOLDEN, mixed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Words = NDArray[np.uint64]
+Floats = NDArray[np.float32]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augment(Settings):
+    """Random changes of training images; none by default."""
+
+    flip: Share = 0.0
+    """Chance to mirror left and right; not for digits or letters."""
+    shift: Share = 0.0
+    """Moved by up to this share of the side, in each direction."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Turned by up to so many degrees."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Sides made longer or shorter by up to this share, each on its own."""
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Slanted by up to this share."""
+    brightness: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """Added to all pixels, up to so many standard deviations of the training pixels."""
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Pixels multiplied by 1 plus or minus up to this."""
+    erase: Share = 0.0
+    """Chance that a rectangle of up to a third of each side is erased (Zhong et al. 2020)."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Images and targets mixed in pairs, by a share from Beta(a, a) (Zhang et al. 2018); 0: never."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """A rectangle of another image put in, targets mixed by area (Yun et al. 2019); 0: never. With mixup, each in half
+    of the batches."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is changed."""
+        return any(getattr(self, name) for name in type(self).model_fields)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether pixels are moved off their grid."""
+        return any((self.shift, self.rotate, self.zoom, self.shear))
+
+
+class Draws:
+    """Independent uniform numbers for each sample: draw k is a hash of (seed, k)."""
+
+    def __init__(self, seeds: Words) -> None:
+        self.seeds, self.k = seeds, np.uint64(0)
+
+    def uniform(self) -> Floats:
+        """(B,) in [0, 1)."""
+        self.k += np.uint64(1)
+        return ((mixed(self.seeds + self.k * GOLDEN) >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+
+    def signed(self, most: float) -> Floats:
+        """(B,) in [-most, most)."""
+        return (2 * self.uniform() - 1) * np.float32(most)
+
+
+def augmented(tensors: dict[str, Tensor], seeds: Words, how: Augment, n_classes: int) -> dict[str, Tensor]:
+    """The batch changed as [data.augment] says."""
+    import torch
+
+    draws, image = Draws(seeds), tensors["image"]
+    if how.is_affine:
+        image = moved(image, draws, how)
+    if how.flip:
+        flipped = torch.from_numpy(draws.uniform() < how.flip)
+        image = torch.where(flipped[:, None, None, None], image.flip(-1), image)
+    if how.brightness or how.contrast:
+        factor, added = (torch.from_numpy(draws.signed(x)).view(-1, 1, 1, 1) for x in (how.contrast, how.brightness))
+        image = image * (1 + factor) + added
+    if how.erase:
+        image = erased(image, draws, how.erase)
+    found = tensors | {"image": image}
+    if (how.mixup or how.cutmix) and len(seeds) > 1:
+        found |= mixed_pairs(found, seeds, how, n_classes)
+    return found
+
+
+def moved(image: Tensor, draws: Draws, how: Augment) -> Tensor:
+    """Turned, zoomed, slanted and shifted in one resampling; the border pixels go on outside."""
+    import torch
+    import torch.nn.functional as F
+
+    angle = draws.signed(math.radians(how.rotate))
+    zoom_x, zoom_y = 1 + draws.signed(how.zoom), 1 + draws.signed(how.zoom)
+    slant, dx, dy = draws.signed(how.shear), draws.signed(2 * how.shift), draws.signed(2 * how.shift)
+    cos, sin = np.cos(angle), np.sin(angle)
+    rows = np.stack([
+        np.stack([cos * zoom_x, (slant * cos - sin) * zoom_y, dx], 1),
+        np.stack([sin * zoom_x, (slant * sin + cos) * zoom_y, dy], 1),
+    ], 1)  # fmt: skip
+    grid = F.affine_grid(torch.from_numpy(rows.astype(np.float32)), list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def rectangles(draws: Draws, height: int, width: int, most: float) -> tuple[Any, ...]:
+    """(top, left, bottom, right), (B,) each: random places, sides up to `most` of the image's."""
+    h, w = (np.ceil(draws.uniform() * most * side).astype(int) for side in (height, width))
+    top, left = (draws.uniform() * (height - h + 1)).astype(int), (draws.uniform() * (width - w + 1)).astype(int)
+    return top, left, top + h, left + w
+
+
+def inside(image: Tensor, box: tuple[Any, ...]) -> Tensor:
+    """(B, 1, H, W) whether a pixel lies in its image's rectangle."""
+    import torch
+
+    y, x = torch.arange(image.shape[-2])[None, :, None], torch.arange(image.shape[-1])[None, None, :]
+    top, left, bottom, right = (torch.from_numpy(np.asarray(v))[:, None, None] for v in box)
+    return ((y >= top) & (y < bottom) & (x >= left) & (x < right))[:, None]
+
+
+def erased(image: Tensor, draws: Draws, chance: float) -> Tensor:
+    """A rectangle set to the mean."""
+    import torch
+
+    box = rectangles(draws, image.shape[-2], image.shape[-1], 1 / 3)
+    chosen = torch.from_numpy(draws.uniform() < chance).view(-1, 1, 1, 1)
+    return image.masked_fill(inside(image, box) & chosen, 0.0)
+
+
+def mixed_pairs(tensors: dict[str, Tensor], seeds: Words, how: Augment, n_classes: int) -> dict[str, Tensor]:
+    """Each image mixed with the next of the batch, one share for the whole batch; soft_targets (B, n_classes)."""
+    import torch.nn.functional as F
+
+    rng = np.random.default_rng(int(np.bitwise_xor.reduce(seeds)))
+    image, targets = tensors["image"], tensors["targets"]
+    other = image.roll(1, 0)
+    cuts = how.cutmix > 0 and (how.mixup == 0 or rng.random() < 0.5)
+    share = float(rng.beta(how.cutmix, how.cutmix) if cuts else rng.beta(how.mixup, how.mixup))
+    if cuts:
+        height, width = image.shape[-2:]
+        h, w = round(height * math.sqrt(1 - share)), round(width * math.sqrt(1 - share))
+        top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+        image = image.clone()
+        image[..., top : top + h, left : left + w] = other[..., top : top + h, left : left + w]
+        share = 1 - h * w / (height * width)
+    else:
+        image = share * image + (1 - share) * other
+    soft = F.one_hot(targets, n_classes).float()
+    return {"image": image, "soft_targets": share * soft + (1 - share) * soft.roll(1, 0)}

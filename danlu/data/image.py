@@ -1,0 +1,296 @@
+"""Images with classes: MNIST's idx files, folders named by class, CSV of paths and labels. Decoded once, kept as bytes.
+
+features: channels, height, width, classes, class_counts, mean, std (of the training pixels, by channel)
+tensors:  image (B, C, H, W) float32, normalised; targets (B,) int64; soft_targets (B, classes) under mixup or cutmix
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
+from danlu.base.durable import fingerprint, write_json, write_text
+from danlu.base.errors import UserError
+from danlu.data.arrays import read_arrays, write_arrays
+from danlu.data.augment import Augment, augmented
+from danlu.data.image_read import ENDINGS, Shape, decoded, sized
+from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, RandomSplit, SampleSplitSetting, assign
+from danlu.data.samples import SampleSource, source_files
+from danlu.data.table_read import Intake
+
+Pixels = NDArray[np.uint8]
+IDX = {"train": ("train-images", "train-labels"), "test": ("t10k-images", "t10k-labels")}
+SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST} | dict.fromkeys(
+    ("val", "valid", "validation"), VALIDATION
+)
+Side = Annotated[int, Field(ge=1, le=8192)]
+
+
+class Image(SampleSource):
+    """Images, each of one class: idx files, a folder for each class (under train/ and test/ or not), or a CSV."""
+
+    kind: Literal["image"] = "image"
+    """Images."""
+    path: str
+    """A folder, or a CSV with a column of paths and one of labels."""
+    size: Side | tuple[Side, Side] | Literal["auto"] = "auto"
+    """Height and width that every image comes to (shorter side resized, middle cut out). auto: that of the files when
+    all are alike and at most 64, else 64."""
+    channels: Literal["auto", 1, 3] = "auto"
+    """1 for grey, 3 for colour. auto: 3, unless the first images are all grey."""
+    n_classes: Annotated[int, Field(ge=2)] | None = None
+    """Classes, for danlu check when the data are not at hand."""
+    max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
+    """A larger image is left out before it is decoded."""
+    split: SampleSplitSetting = RandomSplit()
+    """How images become train, validation and test; folders and files that say test (or validation) are kept so, and
+    only what is missing is taken from train."""
+    augment: Augment = Augment()
+    """Changes of training images, a pure function of (seed, epoch, image)."""
+
+    def files(self) -> list[Path]:
+        """The source files; of a large folder its class folders stand for them."""
+        found = source_files(self.path, ENDINGS)
+        return found if len(found) < 2000 else sorted({p.parent for p in found})
+
+    def expected(self) -> dict[str, Any]:
+        """From the first images, or from the recipe when it gives size and n_classes."""
+        if self.n_classes and self.size != "auto":
+            height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+            channels = 3 if self.channels == "auto" else self.channels
+            names = [str(i) for i in range(self.n_classes)]
+            return {"channels": channels, "height": height, "width": width, "classes": names}
+        found = list(self.items(Intake(), 50))
+        shape = self.shape_of(found)
+        labels = {label for _, label, _ in found} if found and isinstance(found[0][2], tuple) else self.labels()
+        return {"channels": shape.channels, "height": shape.height, "width": shape.width, "classes": sorted(labels)}
+
+    def labels(self) -> set[str]:
+        """Class names without decoding anything."""
+        return {label for _, label, _ in self.items(Intake(), None, decode=False)}
+
+    def items(self, intake: Intake, most: int | None = None, decode: bool = True) -> Iterator[tuple[str, str, Any]]:
+        """(place "split|name", label, pixels (H, W, C) or None) of every image."""
+        place = source_files(self.path, ENDINGS)[0]
+        root = Path(self.path) if Path(self.path).is_dir() else place.parent
+        if place.suffix == ".csv" and len(source_files(self.path, ENDINGS)) == 1:
+            listed = from_csv(place)
+        elif any("idx" in p.name and "ubyte" in p.name for p in source_files(self.path, ENDINGS)):
+            yield from idx_items(place.parent, intake, most)
+            return
+        else:
+            listed = from_folders(source_files(self.path, ENDINGS), root)
+        for n, (side, path, label) in enumerate(listed):
+            if most and n * 7 % max(1, most) and n > most:
+                continue
+            intake.n_in += 1
+            pixels = decoded(path, self.max_pixels, intake) if decode else None
+            if pixels is not None or not decode:
+                yield f"{side}|{path.name if path.parent == root else f'{path.parent.name}/{path.name}'}", label, pixels
+            if most and n >= most:
+                return
+
+    def shape_of(self, found: Sequence[tuple[str, str, Any]]) -> Shape:
+        """Channels, height and width that all images come to."""
+        if not found:
+            raise UserError("data.path", "must give at least one image that can be read", got="none")
+        shapes = {pixels.shape for _, _, pixels in found}
+        grey = all(p.shape[2] == 1 or (p[..., :1] == p).all() for _, _, p in found[:200])
+        channels = (1 if grey else 3) if self.channels == "auto" else self.channels
+        if self.size != "auto":
+            height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        else:
+            sides = {shape[:2] for shape in shapes}
+            height, width = next(iter(sides)) if len(sides) == 1 and max(*next(iter(sides))) <= 64 else (64, 64)
+        return Shape(channels, height, width)
+
+    def prepare(self, folder: Path, seed: int, progress: Progress) -> DataCard:
+        """Decode all, split, measure the training pixels, write bytes."""
+        intake = Intake()
+        items = []
+        shape = self.shape_of(list(self.items(Intake(), 50)))
+        for place, label, pixels in self.items(intake):
+            items.append((place, label, sized(pixels, shape)))
+            if len(items) % 500 == 0:
+                progress("decode", len(items), 0)
+        if len(items) < 3:
+            got = ", ".join(f"{n} {why}" for why, n in intake.reasons.most_common(4)) or "none"
+            raise UserError("data.path", "must give at least three images that can be read", got=got)
+        classes = sorted(
+            {label for _, label, _ in items}, key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0, v)
+        )
+        codes = {label: i for i, label in enumerate(classes)}
+        targets = np.array([codes[label] for _, label, _ in items])
+        labels = self.sides([SPLIT_FOLDERS.get(place.partition("|")[0], -1) for place, _, _ in items], targets, seed)
+        pixels = np.stack([p for _, _, p in items])
+        train = pixels[labels == TRAIN]
+        mean, std = (
+            train.mean((0, 2, 3), dtype=np.float64) / 255,
+            np.maximum(train.std((0, 2, 3), dtype=np.float64) / 255, 1e-3),
+        )
+        cards, hashes = {}, []
+        for number, side in enumerate(NAMES):
+            rows = np.flatnonzero(labels == number)
+            if len(rows):
+                names = np.frombuffer("\n".join(items[i][0].partition("|")[2] for i in rows).encode(), np.uint8)
+                hashes.append(
+                    write_arrays(folder, side, {"pixels": pixels[rows], "targets": targets[rows], "names": names})
+                )
+                cards[side] = SplitCard(n_samples=len(rows), n_targets=len(rows))
+        features = {
+            "channels": shape.channels, "height": shape.height, "width": shape.width, "classes": classes,
+            "class_counts": np.bincount(targets[labels == TRAIN], minlength=len(classes)).tolist(),
+            "mean": mean.tolist(), "std": std.tolist(),
+        }  # fmt: skip
+        write_json(folder / "preprocessing.json", features)
+        write_text(
+            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
+        )
+        station = StationCard(
+            name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])
+        )
+        card = DataCard(
+            kind=self.kind, source=self.path, rows_in=intake.n_in, rows_used=len(items), rows_rejected=dict(intake.reasons),
+            stations=(station,), splits=cards, features=features, warnings=tuple(intake.notes),
+            fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
+        )  # fmt: skip
+        write_json(folder / "card.json", card.model_dump(mode="json"))
+        return card
+
+    def sides(self, given: list[int], targets: NDArray[np.int64], seed: int) -> NDArray[np.int8]:
+        """Where each image goes: as its folder says; what has no test or validation part gives a share of its own."""
+        labels = np.array(given, np.int8)
+        has_test, has_validation = TEST in given, VALIDATION in given
+        rest = np.flatnonzero(labels <= TRAIN)
+        split: Any = self.split
+        if isinstance(split, RandomSplit):
+            split = split.model_copy(
+                update={
+                    "test": 0.0 if has_test else split.test,
+                    "validation": 0.0 if has_validation else split.validation,
+                }
+            )
+        labels[rest] = assign(split, len(rest), seed, None, targets[rest].astype(str))
+        return labels
+
+    def open(self, folder: Path, card: DataCard, split: str) -> ImageSplit:
+        """A prepared split."""
+        found = read_arrays(folder, split)
+        names = found["names"].tobytes().decode().split("\n")
+        pixels = found["pixels"] if found["pixels"].nbytes > 4 << 30 else np.asarray(found["pixels"])
+        return ImageSplit(pixels, np.asarray(found["targets"]), names, card, self.augment)
+
+    def read(self, folder: Path, card: DataCard, inputs: Sequence[Any]) -> ImageSplit:
+        """Paths of images or folders, or arrays (H, W) or (H, W, C) of bytes."""
+        f = card.features
+        shape = Shape(f["channels"], f["height"], f["width"])
+        pixels, names, intake = [], [], Intake()
+        for number, given in enumerate(inputs):
+            if isinstance(given, np.ndarray):
+                array = given[..., None] if given.ndim == 2 else given
+                pixels.append(sized(array.astype(np.uint8), shape))
+                names.append(f"input {number}")
+                continue
+            for path in source_files(str(given), ENDINGS):
+                found = decoded(path, self.max_pixels, intake)
+                if found is None:
+                    raise UserError(str(path), f"is not an image that can be read ({intake.rejected[-1]['reason']})")
+                pixels.append(sized(found, shape))
+                names.append(path.name)
+        targets = np.full(len(pixels), -1)
+        return ImageSplit(
+            np.stack(pixels) if pixels else np.zeros((0, *shape), np.uint8), targets, names, card, self.augment
+        )
+
+
+class ImageSplit:
+    """Bytes (N, C, H, W) and classes (N,)."""
+
+    def __init__(
+        self, pixels: Pixels, targets: NDArray[np.int64], names: list[str], card: DataCard, augment: Augment
+    ) -> None:
+        self.pixels, self.targets, self.names, self.augment = pixels, targets, names, augment
+        self.n_classes = len(card.features["classes"])
+        mean, std = (np.array(card.features[k], np.float32).reshape(1, -1, 1, 1) for k in ("mean", "std"))
+        self.factor, self.shift = 1 / (255 * std), mean / std
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, rows: NDArray[np.int64], seeds: NDArray[np.uint64] | None = None) -> Batch:
+        """Normalised images; augmented when there are seeds and [data.augment] asks for it."""
+        import torch
+
+        pixels = torch.from_numpy(self.pixels[rows]).float()
+        image = pixels.mul_(torch.from_numpy(self.factor)).sub_(torch.from_numpy(self.shift))
+        tensors = {"image": image, "targets": torch.from_numpy(self.targets[rows])}
+        if seeds is not None and self.augment.is_on:
+            tensors = augmented(tensors, seeds, self.augment, self.n_classes)
+        return Batch(tensors, int((tensors["targets"] >= 0).sum()))
+
+    def name(self, row: int) -> str:
+        """cat/12.png."""
+        return self.names[row]
+
+
+def from_csv(path: Path) -> Iterator[tuple[str, Path, str]]:
+    """(split, path, label) of each row of a CSV whose first column is a path and whose second is a label."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        for row in rows:
+            if len(row) >= 2:
+                yield (row[2] if len(row) > 2 else ""), path.parent / row[0], row[1]
+
+
+def from_folders(files: Sequence[Path], root: Path) -> Iterator[tuple[str, Path, str]]:
+    """(split, path, label): the label is the image's folder, the split a folder above it."""
+    for path in files:
+        above = [p.lower() for p in path.relative_to(root).parts[:-2]] if path.is_relative_to(root) else []
+        side = next((p for p in above if p in SPLIT_FOLDERS), "")
+        yield side, path, path.parent.name
+
+
+def idx_items(folder: Path, intake: Intake, most: int | None) -> Iterator[tuple[str, str, Any]]:
+    """MNIST's files: images and labels of train and test."""
+    for side, (images, labels) in IDX.items():
+        found = {name: sorted(folder.glob(f"{name}*ubyte*")) for name in (images, labels)}
+        if not all(found.values()):
+            if side == "train":
+                raise UserError(
+                    str(folder), f"must hold {images}-idx3-ubyte and {labels}-idx1-ubyte (.gz)", got="not both"
+                )
+            continue
+        pixels, classes = idx(found[images][0]), idx(found[labels][0])
+        if len(pixels) != len(classes):
+            raise UserError(
+                str(found[labels][0]), "must have a label for each image", got=f"{len(classes)} for {len(pixels)}"
+            )
+        for i in range(len(pixels) if most is None else min(most, len(pixels))):
+            intake.n_in += 1
+            yield f"{side}|{side}[{i}]", str(classes[i]), pixels[i][..., None]
+
+
+def idx(path: Path) -> Pixels:
+    """An idx file of bytes, as LeCun described it on his MNIST page: two zeros, type 8, dimensions, sizes, bytes."""
+    raw = path.read_bytes()
+    try:
+        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError) as error:
+        raise UserError(str(path), f"is not a whole gzip file ({error})") from None
+    stream = io.BytesIO(data)
+    head = stream.read(4)
+    sizes = [int.from_bytes(stream.read(4), "big") for _ in range(head[3])] if len(head) == 4 else []
+    if len(head) < 4 or head[:3] != b"\0\0\x08" or len(data) != 4 + 4 * len(sizes) + int(np.prod(sizes)):
+        raise UserError(str(path), "is not a whole idx file of bytes", got=f"{len(data)} bytes, sizes {sizes}")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)
