@@ -62,12 +62,12 @@ class Draws:
     """Independent uniform numbers for each sample: draw k is a hash of (seed, k)."""
 
     def __init__(self, seeds: Words) -> None:
-        self.seeds, self.k = seeds, np.uint64(0)
+        self.seeds, self.k = seeds, 0
 
     def uniform(self) -> Floats:
         """(B,) in [0, 1)."""
-        self.k += np.uint64(1)
-        return ((mixed(self.seeds + self.k * GOLDEN) >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+        self.k += 1
+        return ((mixed(self.seeds + np.array([self.k], np.uint64) * GOLDEN) >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
 
     def signed(self, most: float) -> Floats:
         """(B,) in [-most, most)."""

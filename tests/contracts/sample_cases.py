@@ -56,7 +56,72 @@ def conversations(folder: Path) -> Sections:
     }
 
 
+def table_rows(folder: Path, rows: int = 120) -> Path:
+    """A CSV with numbers, categories, gaps, a date and a ragged row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    lines = ["size,colour,day,weight,label,price"]
+    for i in range(rows):
+        x, c = rng.normal(), i % 3
+        gap = "" if i % 11 == 0 else f"{x:.3f}"
+        lines.append(
+            f"{gap},{'rgb'[c]},2024-01-{i % 28 + 1:02},{rng.normal():.3f},{'yes' if c == 1 else 'no'},{3 * c + x:.3f}"
+        )
+    lines.insert(5, "1,2,3")
+    (folder / "rows.csv").write_text("\n".join(lines))
+    return folder / "rows.csv"
+
+
+def table_classes(folder: Path) -> Sections:
+    """Which label, from a table."""
+    return {
+        "data": {"kind": "table", "path": str(table_rows(folder)), "target": "label", "drop": ["price"]},
+        "model": {"kind": "mlp", "layers": [16]},
+        "task": {"kind": "classify"},
+        "train": {"batch": 12},
+    }
+
+
+def table_numbers(folder: Path) -> Sections:
+    """How much, from a table, by quantiles, with periodic numbers."""
+    return {
+        "data": {"kind": "table", "path": str(table_rows(folder)), "target": "price"},
+        "model": {"kind": "mlp", "layers": [16], "numbers": "periodic", "norm": "layer"},
+        "task": {"kind": "regress", "loss": "quantile"},
+        "train": {"batch": 12},
+    }
+
+
+def pictures(model: Sections) -> Callable[[Path], Sections]:
+    """Bright or dark halves in class folders, with a broken file."""
+
+    def made(folder: Path) -> Sections:
+        from PIL import Image
+
+        rng = np.random.default_rng(0)
+        for i in range(60):
+            name = ("left", "right", "top")[i % 3]
+            pixels = rng.integers(0, 60, (16, 16), np.uint8)
+            pixels[{"left": np.s_[:, :8], "right": np.s_[:, 8:], "top": np.s_[:8]}[name]] += 150
+            (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
+        (folder / "images" / "left" / "broken.png").write_bytes(b"not a picture")
+        return {
+            "data": {"kind": "image", "path": str(folder / "images"), "augment": {"shift": 0.05, "mixup": 0.2}},
+            "model": model,
+            "task": {"kind": "classify", "loss": "cross_entropy"},
+            "train": {"batch": 6},
+        }
+
+    return made
+
+
 CASES: dict[str, Callable[[Path], Sections]] = {
     "module": module_on_arrays,
     "chat": conversations,
+    "table classes": table_classes,
+    "table numbers": table_numbers,
+    "lenet": pictures({"kind": "lenet", "dropout": 0.0}),
+    "vgg": pictures({"kind": "vgg", "dropout": 0.0}),
+    "resnet": pictures({"kind": "resnet", "blocks": 1, "width": 8}),
 }

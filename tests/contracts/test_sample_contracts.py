@@ -94,7 +94,7 @@ def test_the_cut_into_micro_batches_changes_nothing(case: Case, tmp_path: Path) 
         for piece in pieces:
             loss = task.loss_sum(model(piece), piece) / max(1, n_targets)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         norm = sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None) ** 0.5
         found.append((total, norm, n_targets))
     for total, norm, n_targets in found[1:]:
