@@ -67,7 +67,9 @@ class Draws:
     def uniform(self) -> Floats:
         """(B,) in [0, 1)."""
         self.k += 1
-        return ((mixed(self.seeds + np.array([self.k], np.uint64) * GOLDEN) >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+        return (
+            (mixed(self.seeds + np.array([self.k], np.uint64) * GOLDEN) >> np.uint64(40)).astype(np.float64) / 2**24
+        ).astype(np.float32)
 
     def signed(self, most: float) -> Floats:
         """(B,) in [-most, most)."""

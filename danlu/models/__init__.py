@@ -7,6 +7,7 @@ layers.py         norm, heads, activation      generate.py           tokens out
 from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
+from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
@@ -18,5 +19,7 @@ MODELS: dict[str, type[Settings]] = {
     "lenet": Lenet,
     "vgg": Vgg,
     "resnet": Resnet,
+    "nlinear": Nlinear,
+    "dlinear": Dlinear,
     "module": Module,
 }
