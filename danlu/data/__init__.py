@@ -15,6 +15,7 @@ from danlu.base.settings import Settings
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
+from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.table import Table
 from danlu.data.text import Text
@@ -26,6 +27,7 @@ SOURCES: dict[str, type[Settings]] = {
     "table": Table,
     "image": Image,
     "series": Series,
+    "sentences": Sentences,
 }
 """kind -> settings of a kind of data."""
 

@@ -11,6 +11,7 @@ from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
+from danlu.models.recurrent_settings import Recurrent
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -21,5 +22,6 @@ MODELS: dict[str, type[Settings]] = {
     "resnet": Resnet,
     "nlinear": Nlinear,
     "dlinear": Dlinear,
+    "recurrent": Recurrent,
     "module": Module,
 }
