@@ -28,7 +28,7 @@ def write_starter(data: str, out: Path) -> Path:
         raise UserError(str(out), "exists already", fix="choose another --out")
     if not out.parent.is_dir():
         raise UserError(str(out.parent), "is not a folder", fix="make it, or choose another --out")
-    text = starter(data, look_at(data))
+    text = sample_starter(data) or starter(data, look_at(data))
     write_text(out, text)
     return out
 
@@ -51,6 +51,46 @@ def starter(data: str, proposal: Proposal) -> str:
         *section("model", {"size": size}, {"size": why}),
         "",
         *section("train", {"length": "10 min"}, {"length": 'a hard budget; or "3 epochs", "5000 steps", "20M tokens"'}),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def sample_starter(data: str) -> str | None:
+    """The recipe for a table or a folder of images, or None: then it is text."""
+    path = Path(data)
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
+        from danlu.data.table import propose
+
+        settings, reasons, task = propose(path)
+        model, kind = {"kind": "mlp", "layers": [256, 128], "dropout": 0.1}, {"kind": task}
+    elif path.is_dir() and (
+        found := sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
+    ):
+        settings, kind = {"kind": "image", "path": data}, {"kind": "classify"}
+        reasons = {"path": f"{len(found):,} images; the folder an image lies in is its class"}
+        model = {"kind": "resnet", "blocks": 1, "width": 32}
+    else:
+        return None
+    lines = [
+        f"# A starter recipe for {data}.",
+        "# Every setting that is not here has its default: danlu list table, danlu list mlp, danlu list train.",
+        f"name = {toml_value(name_for(data))}",
+        "",
+        *section("data", settings, reasons),
+        "",
+        *section("model", model, {}),
+        "",
+        *section("task", kind, {}),
+        "",
+        *section(
+            "optimizer", {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01}, {"lr": "a usual rate; not measured"}
+        ),
+        "",
+        *section(
+            "train", {"length": "30 epochs", "patience": 5}, {"patience": "stops after 5 looks without a better one"}
+        ),
+        "",
+        *section("evaluate", {"on": "test"}, {}),
     ]
     return "\n".join(lines) + "\n"
 
