@@ -59,7 +59,7 @@ def sample_starter(data: str) -> str | None:
     """The recipe for a table or a folder of images, or None: then it is text."""
     path = Path(data)
     if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
-        from danlu.data.table import propose
+        from danlu.data.table_propose import propose
 
         settings, reasons, task = propose(path)
         model, kind = {"kind": "mlp", "layers": [256, 128], "dropout": 0.1}, {"kind": task}

@@ -66,7 +66,7 @@ class RunFolder:
         run = cls(out if out is not None else Path("runs") / f"{name}-{digest[:8]}")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            foreign = not run._is_run() and any(run.path.iterdir())
+            foreign = any(run.path.iterdir()) and not run._is_run()  # in this order: another process may be making it
         except OSError as error:
             raise UserError(
                 str(run.path), f"cannot be used as a run folder ({error.strerror})", fix="choose another --out"

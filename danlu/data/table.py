@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
+from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
 from danlu.base.durable import fingerprint, read_json, write_json, write_text
 from danlu.base.errors import UserError, near_names
 from danlu.data import table_fit as fitting
@@ -34,12 +34,12 @@ from danlu.data.sample_splits import (
     assign,
 )
 from danlu.data.samples import SampleSource, source_files
+from danlu.data.table_encode import Column, TableSplit, encode, features_of
 from danlu.data.table_leaks import leaks
 from danlu.data.table_read import ENDINGS, Intake, Rows, read
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 N_LOOKED = 5000
-Column = list[str | None]
 
 
 class Table(SampleSource):
@@ -316,27 +316,6 @@ class Table(SampleSource):
         return TableSplit(encode(fitted, columns, len(rows)), places)
 
 
-TARGET_NAMES = ("target", "label", "class", "y", "outcome", "price")
-
-
-def propose(path: Path) -> tuple[dict[str, Any], dict[str, str], str]:
-    """(settings, reasons, task) for a table that nobody has described: the target is a column of a usual name, else the
-    last one."""
-    rows = read([path], (), 0, Intake(), N_LOOKED)
-    named = next((n for usual in TARGET_NAMES for n in rows.names if n.lower() == usual), None)
-    target = named or rows.names[-1]
-    why = (
-        "a column of this name is usually what is asked for"
-        if named
-        else "the last column; change it if another is asked for"
-    )
-    source = Table(path=str(path), target=target)
-    fitted = fitting.fit_target(target, source.columns_of(rows)[target], "auto", "standard")
-    task = "classify" if fitted["kind"] == "category" else "regress"
-    what = f"{len(fitted['values'])} classes" if task == "classify" else "numbers"
-    return {"kind": "table", "path": str(path), "target": target}, {"target": f"{why}: {what}"}, task
-
-
 def ordered(values: Column) -> NDArray[Any]:
     """A column in the order of time: dates as seconds, numbers as they are, else as text."""
     moments = [fitting.date(v) for v in values]
@@ -349,86 +328,3 @@ def ordered(values: Column) -> NDArray[Any]:
 def grouped_by(split: Any) -> str:
     """The column that a split keeps together, if any."""
     return str(getattr(split, "column", "")) if not isinstance(split, TimeSplit | FoldSplit) else ""
-
-
-def features_of(fitted: Mapping[str, Any]) -> dict[str, Any]:
-    """What models and tasks must know."""
-    numbers, categories, names = [], [], []
-    for column in fitted["inputs"]:
-        if column["kind"] == "category":
-            categories.append(len(column["values"]) + 1)
-            names.append(column["name"])
-            continue
-        for part in column.get("parts", [column]):
-            label = part["name"] if part is column else f"{column['name']} {part['name']}"
-            numbers += [label, *([f"{label} missing"] if part["flag"] else [])]
-            numbers += [f"{label} outlier"] if "limits" in part and fitted["outlier_action"] == "flag" else []
-    found: dict[str, Any] = {"n_numbers": len(numbers), "categories": categories, "names": [*numbers, *names]}
-    targets = fitted["targets"]
-    if targets[0]["kind"] == "category":
-        return found | {
-            "classes": targets[0]["values"],
-            "class_counts": targets[0]["counts"],
-            "target": targets[0]["name"],
-        }
-    transform = {
-        "kind": targets[0]["transform"],
-        "mean": [t["mean"] for t in targets],
-        "std": [t["std"] for t in targets],
-    }
-    return found | {"targets": [t["name"] for t in targets], "target_transform": transform}
-
-
-def encode(fitted: Mapping[str, Any], columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
-    """Arrays numbers (n, F) float32, categories (n, C), targets; a target that is missing is -1 or NaN."""
-    numbers: list[NDArray[np.float64]] = []
-    categories = []
-    for column in fitted["inputs"]:
-        values = columns[column["name"]]
-        if column["kind"] == "category":
-            categories.append(fitting.apply_category(column, values))
-        elif column["kind"] == "number":
-            x = np.array([fitting.number(v) for v in values])
-            numbers += fitting.apply_number(column, x, fitted["outlier_action"])
-        else:
-            parts = fitting.dated(values)
-            for part in column["parts"]:
-                x = parts.get(part["name"], np.zeros(n))
-                numbers += fitting.apply_number(part, x, fitted["outlier_action"])
-    found: dict[str, NDArray[Any]] = {
-        "numbers": np.stack(numbers, 1).astype(np.float32) if numbers else np.zeros((n, 0), np.float32),
-        "categories": np.stack(categories, 1) if categories else np.zeros((n, 0), np.int64),
-    }
-    targets = fitted["targets"]
-    if targets[0]["kind"] == "category":
-        codes = {value: i for i, value in enumerate(targets[0]["values"])}
-        return found | {"targets": np.array([codes.get(v or "", -1) for v in columns[targets[0]["name"]]], np.int64)}
-    made = []
-    for t in targets:
-        y = np.array([fitting.number(v) for v in columns[t["name"]]])
-        made.append(((np.log1p(y) if t["transform"] == "log1p" else y) - t["mean"]) / t["std"])
-    return found | {"targets": np.stack(made, 1).astype(np.float32)}
-
-
-class TableSplit:
-    """Arrays of one split, and where each row came from."""
-
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], names: list[str]) -> None:
-        self.arrays, self.names = arrays, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def batch(self, rows: NDArray[np.int64], seeds: Any = None) -> Batch:
-        """{"numbers", "categories", "targets"}."""
-        import torch
-
-        tensors = {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
-        targets = tensors["targets"]
-        if targets.dim() == 1:
-            return Batch(tensors, int((targets >= 0).sum()))
-        return Batch(tensors, targets.numel(), row_targets=np.full(len(rows), targets.shape[1]))
-
-    def name(self, row: int) -> str:
-        """adult.data:17."""
-        return self.names[row]

@@ -13,8 +13,12 @@ import pytest
 from danlu.base.errors import fold
 from danlu.base.toml import toml_key, toml_value
 from danlu.cli import command_names, main
+from danlu.data.samples import SampleSource
 from danlu.recipe import SHELVES, SYNONYMS, Recipe
 from danlu.shelves import plain_sections
+from danlu.tasks import TASKS
+from danlu.tasks.language import Language
+from danlu.tasks.samples import SampleTask
 
 N = 500
 """Of each of the four kinds of mistakes below."""
@@ -23,14 +27,16 @@ VERBS = ("run", "check", "prepare", "plan", "train")
 
 def classes(rng: random.Random) -> dict[str, Any]:
     """A random kind for every section."""
-    return {s: rng.choice(list(table.values())) for s, table in SHELVES.items()} | plain_sections()
+    found = {s: rng.choice(list(table.values())) for s, table in SHELVES.items()} | plain_sections()
+    of_samples = [kind for kind in TASKS.values() if issubclass(kind, SampleTask)]
+    tasks = of_samples if issubclass(found["data"], SampleSource) else [Language]
+    return found | {"task": rng.choice(tasks)}
 
 
 def default_values(cls: Any) -> dict[str, Any]:
     """Every setting of a class with a plain default, as a recipe would write it."""
-    found = {
-        name: {"kind": "text", "path": "x.txt"}.get(name) for name, f in cls.model_fields.items() if f.is_required()
-    }
+    known = {"kind": "text", "path": "x.txt"}
+    found = {name: known.get(name, "y") for name, f in cls.model_fields.items() if f.is_required()}
     made = cls(**found).model_dump(mode="json")
     return {k: v for k, v in made.items() if v is not None and not isinstance(v, dict | list)}
 
@@ -40,7 +46,7 @@ def whole_recipe(rng: random.Random) -> dict[str, Any]:
     raw: dict[str, Any] = {"name": "fuzz", "seed": rng.randrange(100)}
     for section, cls in classes(rng).items():
         values = default_values(cls)
-        needed = {"kind", "path"} & values.keys()
+        needed = {"kind", *(name for name, f in cls.model_fields.items() if f.is_required())} & values.keys()
         raw[section] = {k: v for k, v in values.items() if k in needed or rng.random() < 0.5}
     return raw
 
