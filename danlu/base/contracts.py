@@ -190,7 +190,10 @@ class StepReport:
 
 
 class Split(Protocol):
-    """One prepared split: its samples by number."""
+    """One prepared split: its samples by number.
+
+    A split whose samples differ in length may have `lengths` (N,) int64: batches are then made of like ones.
+    """
 
     def __len__(self) -> int:
         """Samples."""

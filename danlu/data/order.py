@@ -9,7 +9,7 @@ range. Its round function is the 64-bit finaliser of SplitMix (Steele, Lea & Flo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +22,8 @@ N_ROUNDS = 24
 """Four are enough for large domains (Luby & Rackoff 1988); down to five samples, 24 leave no order rarer (tested)."""
 N_AHEAD = 2048
 """Positions computed together, because numpy charges a call rather than an element."""
+POOL = 32
+"""Batches that are sorted by length together."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
@@ -58,6 +60,34 @@ def stretch(order: Order, number: int, n_steps: int) -> tuple[Ids, Ids]:
     for array in (ids, epochs):
         array.setflags(write=False)
     return ids.reshape(n_steps, order.batch), epochs.reshape(n_steps, order.batch)
+
+
+@dataclass(frozen=True)
+class Bucketed:
+    """The same order with batches of samples of like length: less padding, and every sample still once an epoch.
+
+    Each pool of POOL batches is sorted by length, cut, and its batches put in an order drawn from (seed, pool). Still a
+    pure function of (seed, step).
+    """
+
+    order: Order
+    lengths: NDArray[np.int64] = field(compare=False)
+    """(n_samples,) how long each sample is."""
+
+    @property
+    def batch(self) -> int:
+        """Samples of an update."""
+        return self.order.batch
+
+    def at(self, step: int) -> tuple[Ids, Ids]:
+        """(sample ids, epochs), each (batch,) int64, of update `step` (0-based)."""
+        pool, place = divmod(step, POOL)
+        found = [self.order.at(pool * POOL + i) for i in range(POOL)]
+        ids, epochs = np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+        by_length = np.argsort(self.lengths[ids], kind="stable").reshape(POOL, self.batch)
+        turn = np.argsort(hashed(self.order.seed, np.arange(POOL, dtype=np.int64) + pool * POOL), kind="stable")
+        rows = by_length[turn[place]]
+        return ids[rows], epochs[rows]
 
 
 def share(batch: int, rank: int, n_ranks: int) -> slice:

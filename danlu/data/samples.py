@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from danlu.base.contracts import Batch, DataCard, Progress, Split
 from danlu.base.errors import UserError
 from danlu.base.settings import Settings
-from danlu.data.order import GOLDEN, Ids, Order, hashed, mixed
+from danlu.data.order import GOLDEN, Bucketed, Ids, Order, hashed, mixed
 
 Words = NDArray[np.uint64]
 Change = Callable[[Batch, Words], Batch]
@@ -70,7 +70,9 @@ class SampleLoader:
         augment: bool = True,
     ) -> None:  # fmt: skip
         self.split, self.seed, self.change, self.augment = split, seed, change, augment
-        self.order = Order(len(split), batch, seed)
+        lengths = getattr(split, "lengths", None)
+        plain = Order(len(split), batch, seed)
+        self.order = plain if lengths is None else Bucketed(plain, lengths)
         self.pool = ThreadPoolExecutor(n_workers) if n_workers else None
         self.ahead: dict[int, Future[Batch]] = {}
         self.n_ahead = 2 * n_workers
@@ -96,7 +98,7 @@ class SampleLoader:
     def read(self, step: int) -> Batch:
         """Samples, augmented by seeds of their own, then changed by the task."""
         ids, epochs = self.order.at(step)
-        seeds = sample_seeds(self.seed, ids, epochs)  # in order, so the first epoch is the lowest
+        seeds = sample_seeds(self.seed, ids, epochs)
         batch = self.split.batch(ids, seeds if self.augment else None)
         if self.change is not None:
             batch = self.change(batch, mixed(seeds + GOLDEN))
@@ -120,7 +122,7 @@ class SampleLoader:
 
 def sample_seeds(seed: int, ids: Ids, epochs: Ids) -> Words:
     """(B,) uint64: the randomness of each sample in each epoch, a pure function of (seed, epoch, id)."""
-    of_epoch = hashed(seed, epochs[:1]) if epochs[0] == epochs[-1] else hashed(seed, epochs)
+    of_epoch = hashed(seed, epochs[:1] if (epochs == epochs[0]).all() else epochs)
     return mixed(of_epoch ^ mixed(ids.astype(np.uint64) * GOLDEN + GOLDEN))
 
 

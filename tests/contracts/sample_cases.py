@@ -1,7 +1,11 @@
-"""A tiny, learnable data set and the sections of a recipe for each kind: name -> function(folder) -> sections."""
+"""A tiny, learnable data set and the sections of a recipe for each kind: name -> function(folder) -> sections.
+
+More of them are in case_<room>.py beside this file: CASES, and EXACT where a kind belongs there.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +129,7 @@ CASES: dict[str, Callable[[Path], Sections]] = {
     "vgg": pictures({"kind": "vgg", "dropout": 0.0}),
     "resnet": pictures({"kind": "resnet", "blocks": 1, "width": 8}),
 }
+for file in sorted(Path(__file__).parent.glob("case_*.py")):
+    more = importlib.import_module(f"tests.contracts.{file.stem}")
+    CASES |= more.CASES
+    EXACT |= getattr(more, "EXACT", set())

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from danlu.data.order import Order, hashed, mixed, permuted, share
+from danlu.data.order import Bucketed, Order, hashed, mixed, permuted, share
 
 
 def epoch(n: int, seed: int, number: int = 0) -> np.ndarray:
@@ -95,3 +95,18 @@ def test_the_order_is_the_same_on_every_machine_for_ever():
     assert Order(1000, 8, seed=42).at(3)[0].tolist() == [459, 196, 350, 759, 747, 572, 116, 692]
     assert mixed(np.array([0x9E3779B97F4A7C15], np.uint64)).tolist() == [0xE220A8397B1DCDAF]  # SplitMix64, seed 0
     assert hashed(1, np.array([2])).tolist() == [16440613524573350002]
+
+
+def test_like_lengths_come_together_and_every_sample_once_an_epoch():
+    lengths = np.random.default_rng(0).integers(1, 100, 32 * 20 * 4)
+    plain = Order(n_samples=len(lengths), batch=20, seed=3)
+    order = Bucketed(plain, lengths)
+    found = [order.at(step) for step in range(256)]
+    ids, epochs = np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+    for epoch_number in (0, 1):
+        assert np.array_equal(np.sort(ids[epochs == epoch_number]), np.arange(len(lengths)))
+    spread = np.mean([np.ptp(lengths[f[0]]) for f in found])
+    assert spread < 0.2 * np.mean([np.ptp(lengths[plain.at(step)[0]]) for step in range(256)])
+    means = np.array([lengths[f[0]].mean() for f in found])
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.25, "batches of a pool must not come in order of length"
+    assert np.array_equal(Bucketed(plain, lengths).at(77)[0], found[77][0])
