@@ -192,7 +192,7 @@ def dense(part: Tensors) -> Floats:
     name = next(name for name in DENSE if name in part)
     x = part[name].astype(float)
     if name == "frames":  # 0 after the end of each sound
-        return np.asarray(x.sum(1) / np.maximum(1, part["lengths"])[:, None], float)
+        return np.asarray(x.sum(1) / np.maximum(1, part.get("lengths", np.full(len(x), x.shape[1])))[:, None], float)
     return x.reshape(len(x), -1)
 
 
