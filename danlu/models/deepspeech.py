@@ -59,7 +59,8 @@ class Convolution(nn.Module):
         inside = Inside((inside.lengths + self.stride - 1) // self.stride, x.shape[2])
         if self.norm is not None:
             x = self.norm.normed(x.transpose(1, 2), inside).transpose(1, 2)
-        return x.clamp(0, CUT) * inside.mask[:, None, :, None], inside
+        x = F.hardtanh(x, 0.0, CUT)
+        return x if inside.is_full else x * inside.mask[:, None, :, None], inside
 
 
 class Scan(nn.Module):
@@ -136,7 +137,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor, inside: Inside) -> Tensor:
         """(B, T, N) -> (B, T, H)."""
         x = self.product(x)
-        return (x if self.norm is None else self.norm.normed(x, inside)).clamp(0, CUT)
+        return F.hardtanh(x if self.norm is None else self.norm.normed(x, inside), 0.0, CUT)
 
 
 class Lookahead(nn.Module):
@@ -177,8 +178,11 @@ class DeepspeechModel(nn.Module):
             self.head = nn.Linear(width if settings.n_dense else d_in, n_outputs)
 
     def dropped(self, x: Tensor) -> Tensor:
-        """Dropout."""
-        return F.dropout(x, self.settings.dropout, self.training) if self.settings.dropout else x
+        """(B, T, N) or (B, N) with the same numbers dropped in all frames of a sound (Gal and Ghahramani 2016)."""
+        if not self.settings.dropout or not self.training:
+            return x
+        ones = torch.ones_like(x[:, :1] if x.dim() == 3 else x)
+        return x * F.dropout(ones, self.settings.dropout)
 
     def forward(self, batch: Batch) -> Output:
         """Scores of each frame, or of each sound."""
