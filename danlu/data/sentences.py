@@ -21,6 +21,7 @@ from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCa
 from danlu.base.durable import fingerprint, read_json, write_json, write_text
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
+from danlu.data.leaks import leaks
 from danlu.data.sample_splits import NAMES, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake, decoded, objects
@@ -142,6 +143,8 @@ class Sentences(SampleSource):
         train = [rows[i] for i in np.flatnonzero(labels == TRAIN)]
         vocabulary = self.vocabulary(train)
         features = self.features(train, vocabulary)
+        words = (" ".join(self.words(text)) for _, text, _ in rows)
+        leakage, leaked = leaks(words, labels, [place for place, _, _ in rows], "texts")
         write_json(folder / "preprocessing.json", {"vocabulary": vocabulary})
         cards, hashes, n_cut = {}, [], 0
         for number, side in enumerate(NAMES):
@@ -163,7 +166,7 @@ class Sentences(SampleSource):
         card = DataCard(
             kind=self.kind, source=self.path, rows_in=intake.n_in, rows_used=len(rows), rows_rejected=dict(intake.reasons),
             stations=(station,), splits=cards, features=features, vocab_size=len(vocabulary),
-            warnings=(*warnings, *intake.notes), fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
+            leakage=leakage, warnings=(*leaked, *warnings, *intake.notes), fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
         )  # fmt: skip
         write_json(folder / "card.json", card.model_dump(mode="json"))
         return card
