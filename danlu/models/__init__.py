@@ -2,6 +2,7 @@
 
 decoder.py        the GPT, one page            decoder_settings.py   its dials and arithmetic
 layers.py         norm, heads, activation      generate.py           tokens out
+transformer.py    attention both ways and across, blocks, dropout: for encoders, translators, vision
 """
 
 from danlu.base.settings import Settings
