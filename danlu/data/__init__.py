@@ -12,6 +12,7 @@ samples.py    what every kind but running text shares    arrays.py   prepared ar
 from __future__ import annotations
 
 from danlu.base.settings import Settings
+from danlu.data.boxes import Boxes
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
@@ -26,6 +27,7 @@ SOURCES: dict[str, type[Settings]] = {
     "chat": Chat,
     "table": Table,
     "image": Image,
+    "boxes": Boxes,
     "series": Series,
     "sentences": Sentences,
 }

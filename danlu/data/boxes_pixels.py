@@ -5,25 +5,23 @@ A frame (6,) float32 is that way: (scale x, scale y, offset x, offset y, width, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.errors import MissingExtra
+from danlu.data.boxes_files import Box, Left
 
+Pixels = NDArray[np.uint8]
+Frame = NDArray[np.float32]
+Size = tuple[int, int]
+Fate = tuple[tuple[float, ...] | None, str]
+"""(corners in own pixels, "kept" or "clipped"), or (None, the reason why a box is left out)."""
 GREY = 128
 """What the border of a letterbox is filled with."""
-
-
-class Left(Exception):  # noqa: N818 - reads as what it is
-    """A row left out: reason (one word) and the sentence."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 def pillow() -> Any:
@@ -35,7 +33,7 @@ def pillow() -> Any:
     return Image
 
 
-def frame_of(own: tuple[int, int], size: tuple[int, int], fit: str) -> NDArray[np.float32]:
+def frame_of(own: Size, size: Size, fit: str) -> Frame:
     """(6,) from (width, height) into (height, width)."""
     (w, h), (high, wide) = own, size
     if fit == "stretch":
@@ -46,42 +44,48 @@ def frame_of(own: tuple[int, int], size: tuple[int, int], fit: str) -> NDArray[n
     return np.array([inner[0] / w, inner[1] / h, left, top, w, h], np.float32)
 
 
-def decoded(
-    path: Path, size: tuple[int, int], fit: str, max_pixels: int, declared: tuple[int, int] | None
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """((H, W, 3) uint8, frame (6,)). `Left`, with the reason, for a picture that cannot be used."""
+def decoded(data: bytes, size: Size, fit: str, max_pixels: int, declared: Size | None) -> tuple[Pixels, Frame]:
+    """((H, W, 3) uint8, frame (6,)) of a picture file's bytes; `Left` where it cannot be used.
+
+    It is turned as its EXIF says, unless the annotation declares the size that it has unturned.
+    """
     Image = pillow()
+    from PIL import ImageOps
+
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > max_pixels:
+                told = f"has {opened.width} x {opened.height} pixels, more than data.max_pixels = {max_pixels}"
+                raise Left("too_many_pixels", told)
+            image = opened if declared == opened.size else ImageOps.exif_transpose(opened)
             w, h = image.size
-            if w * h > max_pixels:
-                raise Left("too_large_image", f"has {w} x {h} pixels, more than data.max_pixels = {max_pixels}")
-            if declared and declared != (w, h):
-                told = f"is {w} x {h}, and its annotation says {declared[0]} x {declared[1]}"
-                raise Left("other_size", told)
+            if declared not in (None, (w, h)):
+                raise Left("other_size", f"is {w} x {h}, and its annotation says {declared[0]} x {declared[1]}")  # type: ignore[index]
             frame = frame_of((w, h), size, fit)
-            inner = (size[1], size[0]) if fit == "stretch" else (round(w * frame[0]), round(h * frame[1]))
-            if image.mode.startswith("I"):  # 16 bits of grey
-                grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-                small = Image.fromarray(grey).convert("RGB").resize(inner, Image.Resampling.BILINEAR)
-            else:
-                image.draft("RGB", (inner[0] * 2, inner[1] * 2))
-                small = image.convert("RGB").resize(inner, Image.Resampling.BILINEAR)
-            pixels = np.asarray(small, np.uint8)
-    except Left:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise Left("unreadable_image", f"{path.name} cannot be decoded ({error})") from None
+            inner = round(w * float(frame[0])), round(h * float(frame[1]))
+            pixels = np.asarray(eight_bits(image).resize(inner, Image.Resampling.BILINEAR, reducing_gap=3.0))
+    except Image.DecompressionBombError as error:
+        raise Left("too_many_pixels", str(error)) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise Left("unreadable_picture", f"cannot be decoded ({error})") from None
     canvas = np.full((*size, 3), GREY, np.uint8)
     left, top = int(frame[2]), int(frame[3])
     canvas[top : top + inner[1], left : left + inner[0]] = pixels
     return canvas, frame
 
 
-def corners_of(boxes: Sequence[Any], frame: NDArray[np.float32]) -> list[tuple[Any, str]]:
-    """(corners in own pixels, what became of it) of every box: "kept", "clipped", or the reason it was dropped."""
+def eight_bits(image: Any) -> Any:
+    """As RGB of 8 bits; 16 bits of grey keep their upper 8."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return pillow().fromarray(grey.astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def fates_of(boxes: Iterable[Box], frame: Frame) -> list[Fate]:
+    """What becomes of every box: cut at the picture's border, or left out."""
     w, h = float(frame[4]), float(frame[5])
-    made: list[tuple[Any, str]] = []
+    made: list[Fate] = []
     for box in boxes:
         x1, y1, x2, y2 = box.corners
         if not np.isfinite(box.corners).all():
@@ -89,8 +93,8 @@ def corners_of(boxes: Sequence[Any], frame: NDArray[np.float32]) -> list[tuple[A
         elif x2 <= x1 or y2 <= y1:
             made.append((None, "zero_area"))
         elif x1 >= w or y1 >= h or x2 <= 0 or y2 <= 0:
-            made.append((None, "outside_image"))
+            made.append((None, "outside_picture"))
         else:
             cut = (max(0.0, x1), max(0.0, y1), min(w, x2), min(h, y2))
-            made.append((cut, "kept" if cut == (x1, y1, x2, y2) else "clipped"))
+            made.append((cut, "kept" if cut == box.corners else "clipped"))
     return made

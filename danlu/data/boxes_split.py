@@ -11,7 +11,7 @@ from pydantic import Field
 
 from danlu.base.contracts import Batch
 from danlu.base.settings import Settings
-from danlu.data.order import GOLDEN, mixed
+from danlu.data.augment import Draws
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, lt=1)]
-N_DRAWS = 8
 MIN_LEFT = 0.3
 """Of a box's area must stay inside the picture, or the box goes."""
 PADDING = -1
+PIXELS_AT_ONCE = 2**22
+"""That are scored together."""
 
 
 class Augment(Settings):
@@ -43,22 +44,20 @@ class Augment(Settings):
     saturation: Strength = 0.2
     """Saturation is changed by at most this share."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether pixels and boxes change their places."""
+        return any((self.flip_horizontal, self.flip_vertical, self.scale, self.translate))
 
-def draws_of(seeds: Array) -> NDArray[np.float32]:
-    """(B, N_DRAWS) uniform in [0, 1): a hash of each sample's seed and the draw's number."""
-    words = mixed(seeds.astype(np.uint64)[:, None] + np.arange(1, N_DRAWS + 1, dtype=np.uint64) * GOLDEN)
-    return ((words >> np.uint64(40)).astype(np.float32) / np.float32(2**24)).astype(np.float32)
 
-
-def geometry(draws: Array, settings: Augment, size: tuple[int, int]) -> tuple[Array, Array]:
+def geometry(draws: Draws, settings: Augment, size: tuple[int, int]) -> tuple[Array, Array]:
     """(factor, shift), each (B, 2) for x and y: a point p of a picture goes to p * factor + shift."""
-    high, wide = size
-    whole = np.array([wide, high], np.float32)
-    mirrored = draws[:, :2] < np.array([settings.flip_horizontal, settings.flip_vertical], np.float32)
-    zoom = (1 - settings.scale) ** (2 * draws[:, 2:3] - 1)
-    factor = np.where(mirrored, -zoom, zoom)
-    moved = (2 * draws[:, 3:5] - 1) * settings.translate * whole
-    return factor.astype(np.float32), (whole / 2 * (1 - factor) + moved).astype(np.float32)
+    whole = np.array([size[1], size[0]], np.float32)
+    mirrored = [draws.uniform() < share for share in (settings.flip_horizontal, settings.flip_vertical)]
+    zoom = (1 - settings.scale) ** draws.signed(1)
+    factor = np.stack([np.where(m, -zoom, zoom) for m in mirrored], 1).astype(np.float32)
+    moved = np.stack([draws.signed(settings.translate) for _ in "xy"], 1) * whole
+    return factor, (whole / 2 * (1 - factor) + moved).astype(np.float32)
 
 
 def moved_boxes(boxes: Array, labels: Array, factor: Array, shift: Array, size: tuple[int, int]) -> tuple[Array, Array]:
@@ -89,20 +88,15 @@ def moved_pictures(image: Tensor, factor: Array, shift: Array) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def coloured(image: Tensor, draws: Array, settings: Augment) -> Tensor:
-    """Pictures (B, 3, H, W) in 0 to 1 with other light, contrast and saturation."""
-    import torch
-
-    sign = torch.from_numpy(2 * draws[:, 5:8] - 1)[:, :, None, None, None]
-    light, contrast, saturation = sign[:, 0], sign[:, 1], sign[:, 2]
-    image = image + light * settings.brightness
-    if settings.contrast:
-        mean = image.mean((1, 2, 3), keepdim=True)
-        image = (image - mean) * (1 + contrast * settings.contrast) + mean
-    if settings.saturation:
-        grey = image.mean(1, keepdim=True)
-        image = (image - grey) * (1 + saturation * settings.saturation) + grey
-    return image.clamp(0, 1)
+def colour_change(draws: Draws, settings: Augment, mean: Array) -> tuple[Array, Array]:
+    """(matrix (B, 3, 3), shift (B, 1, 3)) that a row of colours x in 0 to 1 goes through, x @ matrix + shift: other
+    saturation (towards or away from the pixel's grey), contrast (around the mean grey) and light."""
+    light, contrast, saturation = (
+        draws.signed(most)[:, None, None] for most in (settings.brightness, settings.contrast, settings.saturation)
+    )
+    grey = np.full((3, 3), 1 / 3, np.float32)
+    matrix = (1 + contrast) * ((1 + saturation) * np.eye(3, dtype=np.float32) - saturation * grey)
+    return matrix, np.repeat(light - contrast * mean.mean(), 3, 2)
 
 
 class BoxSplit:
@@ -116,6 +110,7 @@ class BoxSplit:
         self.boxes, self.labels = np.asarray(arrays["boxes"]), np.asarray(arrays["labels"])
         self.offsets = np.asarray(arrays["offsets"])
         self.names, self.augment = names, augment
+        self.at_once = max(1, PIXELS_AT_ONCE // max(1, self.images[:1].size // 3))
         self.mean = np.asarray(features["mean"], np.float32)
         self.std = np.asarray(features["std"], np.float32)
 
@@ -143,23 +138,24 @@ class BoxSplit:
 
         rows = np.asarray(rows, np.int64)
         boxes, labels = self.padded(rows)
+        n, (high, wide) = len(rows), self.images.shape[1:3]
+        draws = None if seeds is None else Draws(np.asarray(seeds))
+        matrix, shift = np.eye(3, dtype=np.float32)[None], np.zeros((1, 1, 3), np.float32)
+        if draws is not None:
+            matrix, shift = colour_change(draws, self.augment, self.mean)
+        matrix, shift = matrix / (255 * self.std), (shift - self.mean) / self.std
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows])).view(n, -1, 3).float()
+        image = torch.matmul(pixels, torch.from_numpy(matrix)).add_(torch.from_numpy(shift))
         # Kept as (B, H, W, 3) in memory: torch's channels_last, which its convolutions on a CPU are fastest with.
-        image = torch.from_numpy(np.ascontiguousarray(self.images[rows])).permute(0, 3, 1, 2).float().mul_(1 / 255)
-        mean, std = (torch.from_numpy(v)[:, None, None] for v in (self.mean, self.std))
-        a = self.augment
-        draws = None if seeds is None else draws_of(np.asarray(seeds))
-        if draws is not None and (a.brightness or a.contrast or a.saturation):
-            image = coloured(image, draws, a)
-        image = (image - mean) / std
-        if draws is not None and (a.flip_horizontal or a.flip_vertical or a.scale or a.translate):
-            size = (image.shape[2], image.shape[3])
-            factor, shift = geometry(draws, a, size)
-            image = moved_pictures(image, factor, shift)
-            boxes, labels = moved_boxes(boxes, labels, factor, shift, size)
-        n = np.maximum(1, (labels >= 0).sum(1))
+        image = image.view(n, high, wide, 3).permute(0, 3, 1, 2)
+        if draws is not None and self.augment.moves:
+            factor, moved = geometry(draws, self.augment, (high, wide))
+            image = moved_pictures(image, factor, moved)
+            boxes, labels = moved_boxes(boxes, labels, factor, moved, (high, wide))
+        targets = torch.from_numpy(labels)
         tensors = {
             "image": image.contiguous(memory_format=torch.channels_last), "boxes": torch.from_numpy(boxes),
-            "labels": torch.from_numpy(labels), "frame": torch.from_numpy(self.frames[rows]),
+            "labels": targets, "targets": targets, "frame": torch.from_numpy(self.frames[rows]),
         }  # fmt: skip
-        tensors["targets"] = tensors["labels"]
-        return Batch(tensors, int(n.sum()), row_targets=n)
+        n_targets = np.maximum(1, (labels >= 0).sum(1))
+        return Batch(tensors, int(n_targets.sum()), row_targets=n_targets)

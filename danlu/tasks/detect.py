@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Array = NDArray[Any]
-CHUNK = 32
-"""Pictures that are looked at together."""
-N_WORST = 6
 
 
 class Detect(SampleTask):
@@ -58,47 +55,25 @@ class Detect(SampleTask):
 
     def loss_sum(self, output: Output, batch: Batch) -> Tensor:
         """Summed over boxes; a picture without any counts as one target."""
-        import torch
-
-        from danlu.tasks.detect_loss import picture_loss
-
-        scores = given_scores(output).float()
-        size = (batch.tensors["image"].shape[2], batch.tensors["image"].shape[3])
-        boxes, labels = batch.tensors["boxes"], batch.tensors["labels"]
-        each = [picture_loss(scores[i], boxes[i], labels[i], size, self.box_weight) for i in range(len(scores))]
-        return torch.stack(each).sum()
-
-    def predict(self, model: nn.Module, batch: Batch, card: DataCard) -> Predictions:
-        """Found boxes of every picture, best first."""
-        found: list[Array] = []
-        n = len(batch.tensors["image"])
-        for first in range(0, n, CHUNK):
-            part = batch.rows(slice(first, min(n, first + CHUNK)))
-            found += self.found(given_scores(model(part)).float(), part)
-        return found
-
-    def found(self, scores: Tensor, batch: Batch) -> list[Array]:
-        """Peaks of the class maps, decoded, thinned out, in own pixels. scores (B, P, C + 4)."""
-        import torch
-        import torch.nn.functional as F
-
-        from danlu.tasks.detect_loss import decoded, grid_of, middles, suppressed
+        from danlu.tasks.detect_loss import detection_loss
 
         high, wide = batch.tensors["image"].shape[2:]
-        n_classes = scores.shape[2] - 4
-        rows, columns, stride = grid_of(high, wide, scores.shape[1])
-        heat = scores[..., :n_classes].sigmoid().transpose(1, 2).reshape(len(scores), n_classes, rows, columns)
-        peak = heat * (F.max_pool2d(heat, 3, 1, 1) == heat) * (heat >= self.min_score)
-        k = min(3 * self.max_boxes, n_classes * rows * columns)
-        best, at = peak.flatten(1).topk(k)
-        classes, place = at // (rows * columns), at % (rows * columns)
-        every = decoded(scores[..., n_classes:], middles(rows, columns, stride, scores.device), stride)
-        boxes = every.gather(1, place[..., None].expand(-1, -1, 4))
-        kept = suppressed(boxes, best, classes, self.overlap)
+        boxes, labels = batch.tensors["boxes"], batch.tensors["labels"]
+        return detection_loss(given_scores(output).float(), boxes, labels, (high, wide), self.box_weight)
+
+    def predict(self, model: nn.Module, batch: Batch, card: DataCard) -> Predictions:
+        """Found boxes of every picture, best first: peaks of the class maps, thinned out, in own pixels."""
+        import torch
+
+        from danlu.tasks.detect_loss import found_boxes
+
+        scores, (high, wide) = given_scores(model(batch)).float(), batch.tensors["image"].shape[2:]
+        boxes, best, classes = found_boxes(scores, (high, wide), self.min_score, self.overlap, self.max_boxes)
         made = torch.cat([boxes, best[..., None], classes[..., None].to(best.dtype)], 2).double().cpu().numpy()
         frames = batch.tensors["frame"].double().cpu().numpy()
-        picked = [made[i][kept[i].cpu().numpy()][: self.max_boxes] for i in range(len(made))]
-        return [own_pixels(boxes, frame, cut=True) for boxes, frame in zip(picked, frames, strict=True)]
+        return [
+            own_pixels(m[m[:, 4] > 0][: self.max_boxes], frame, cut=True) for m, frame in zip(made, frames, strict=True)
+        ]
 
     def truths(self, batch: Batch, card: DataCard) -> Predictions:
         """True boxes in own pixels."""

@@ -8,6 +8,7 @@ Classes: focal loss on bumps (Law and Deng 2018, 1808.01244, eq. 1), each as lon
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,26 +16,41 @@ from torch import Tensor
 
 SPREAD = 0.54 / 6
 """Standard deviation of a bump over the side of its box (Liu et al. 2020)."""
-RADIUS = 1.5
-"""Strides around a centre from which a box is learned (Tian et al. 2019)."""
+MIN_SIGMA = 0.4
+"""Of a bump, in places."""
+CENTRE = 4
+"""The middle one of 3 x 3 places."""
 MAX_LOG = 7.0
 
 
-def grid_of(height: int, width: int, n_places: int) -> tuple[int, int, int]:
-    """(rows, columns, stride) of the map over a picture."""
+class Grid(NamedTuple):
+    """The map over a picture."""
+
+    rows: int
+    columns: int
+    stride: int
+
+
+def grid_of(height: int, width: int, n_places: int) -> Grid:
+    """The map of so many places."""
     stride = round(math.sqrt(height * width / n_places))
-    return height // stride, width // stride, stride
+    return Grid(height // stride, width // stride, stride)
 
 
-def middles(rows: int, columns: int, stride: int, device: torch.device) -> Tensor:
-    """(places, 2) x and y of every place's middle."""
-    x = (torch.arange(columns, device=device) + 0.5) * stride
-    y = (torch.arange(rows, device=device) + 0.5) * stride
-    return torch.stack([x.repeat(rows), y.repeat_interleave(columns)], 1)
+def axes(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+    """x (columns,) and y (rows,) of the places' middles."""
+    x, y = (torch.arange(n, device=device) * grid.stride + grid.stride / 2 for n in (grid.columns, grid.rows))
+    return x, y
+
+
+def middles(grid: Grid, device: torch.device) -> Tensor:
+    """(P, 2) x and y of every place's middle."""
+    x, y = axes(grid, device)
+    return torch.stack([x.repeat(grid.rows), y.repeat_interleave(grid.columns)], 1)
 
 
 def decoded(distances: Tensor, points: Tensor, stride: int) -> Tensor:
-    """Log distances (.., P, 4) around points (P, 2) -> boxes (.., P, 4) x1 y1 x2 y2."""
+    """Log distances (.., P, 4) in strides, around points (P, 2) -> boxes (.., P, 4) x1 y1 x2 y2."""
     far = distances.clamp(-MAX_LOG, MAX_LOG).exp() * stride
     return torch.cat([points - far[..., :2], points + far[..., 2:]], -1)
 
@@ -48,64 +64,115 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     return shared / both.clamp(min=1e-7) - (hull - both) / hull.clamp(min=1e-7)
 
 
-def bumps(boxes: Tensor, labels: Tensor, n_classes: int, grid: tuple[int, int, int]) -> Tensor:
-    """(classes, rows, columns) in [0, 1]: for each class the highest bump; exactly 1 at the place of each centre."""
-    rows, columns, stride = grid
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 / stride
-    x = centre[:, 0].long().clamp(0, columns - 1)
-    y = centre[:, 1].long().clamp(0, rows - 1)
-    sigma = ((boxes[:, 2:] - boxes[:, :2]) / stride * SPREAD).clamp(min=0.4)
-    dx = (torch.arange(columns, device=boxes.device) - x[:, None]) / sigma[:, :1]
-    dy = (torch.arange(rows, device=boxes.device) - y[:, None]) / sigma[:, 1:]
-    each = torch.exp(-0.5 * dy**2)[:, :, None] * torch.exp(-0.5 * dx**2)[:, None, :]
-    made = boxes.new_zeros(n_classes, rows, columns)
-    for label in sorted(set(labels.tolist())):
-        made[label] = each[labels == label].amax(0)
-    return made
+class Taught(NamedTuple):
+    """What a batch of P places a picture is taught; K scored boxes in all."""
+
+    heat: Tensor
+    """(B, C, P) in [0, 1], exactly 1 at the place of each centre."""
+    counted: Tensor | None
+    """(B, C, P) 0 where a box that is not scored lies; None: everything counts."""
+    place: Tensor
+    """(N,) places, of all pictures in a row, that learn a box."""
+    owner: Tensor
+    """(N,) which of the boxes it is."""
+    boxes: Tensor
+    """(K, 4)."""
 
 
-def owners(boxes: Tensor, points: Tensor, stride: int) -> Tensor:
-    """(P,) which box a place learns, the smallest of those whose centre is near; -1: none."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    near = ((points[:, None] - centre).abs() < RADIUS * stride).all(-1)
-    inside = ((points[:, None] > boxes[:, :2]) & (points[:, None] < boxes[:, 2:])).all(-1)
-    own = ((points[:, None] - centre).abs() <= stride / 2).all(-1)  # of the smallest boxes, the centre's own place
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    cost = torch.where((near & inside) | own, area, torch.inf)
-    least, which = cost.min(1)
-    return torch.where(torch.isfinite(least), which, -1)
+def taught(boxes: Tensor, labels: Tensor, n_classes: int, grid: Grid) -> Taught:
+    """From boxes (B, M, 4) and labels (B, M): a class, -1 for padding, -2 - class for what is not scored."""
+    picture, slot = (labels >= 0).nonzero(as_tuple=True)
+    true, label = boxes[picture, slot], labels[picture, slot]
+    heat = boxes.new_zeros(len(boxes) * n_classes, grid.rows * grid.columns)
+    raise_rows(heat, picture * n_classes + label, bumps(true, grid))
+    counted = None
+    if bool((labels < -1).any()):
+        where, slot = (labels < -1).nonzero(as_tuple=True)
+        rest, x, y = boxes[where, slot], *axes(grid, boxes.device)
+        wide, high = ((v > rest[:, k, None]) & (v < rest[:, k + 2, None]) for k, v in enumerate((x, y)))
+        covered = torch.zeros_like(heat)
+        inside = (high[:, :, None] & wide[:, None]).flatten(1).to(heat.dtype)
+        raise_rows(covered, where * n_classes - 2 - labels[where, slot], inside)
+        counted = ((covered == 0) | (heat == 1)).to(heat.dtype).view(len(boxes), n_classes, -1)
+    return Taught(heat.view(len(boxes), n_classes, -1), counted, *owners(true, picture, len(boxes), grid), true)
 
 
-def focal_sum(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
-    """Penalty-reduced focal loss with alpha 2 and beta 4, summed where `counted`; all (C, P)."""
+def raise_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
+    """into[rows[k]] becomes at least values[k]; (R, P), (K,), (K, P)."""
+    into.scatter_reduce_(0, rows[:, None].expand_as(values), values, "amax")
+
+
+def cells_of(boxes: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """(K,) column and row of the place that each box's centre lies in."""
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / (2 * grid.stride)).long()
+    return centre[:, 0].clamp(0, grid.columns - 1), centre[:, 1].clamp(0, grid.rows - 1)
+
+
+def bumps(boxes: Tensor, grid: Grid) -> Tensor:
+    """(K, P) a Gaussian around the place of each box's centre, as long and wide as the box asks."""
+    x, y = cells_of(boxes, grid)
+    sigma = ((boxes[:, 2:] - boxes[:, :2]) / grid.stride * SPREAD).clamp(min=MIN_SIGMA)
+    dx = (torch.arange(grid.columns, device=boxes.device) - x[:, None]) / sigma[:, :1]
+    dy = (torch.arange(grid.rows, device=boxes.device) - y[:, None]) / sigma[:, 1:]
+    return (torch.exp(-0.5 * dy**2)[:, :, None] * torch.exp(-0.5 * dx**2)[:, None]).flatten(1)
+
+
+def owners(boxes: Tensor, picture: Tensor, n_pictures: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    """(place, owner), (N,) each: the 3 x 3 places around a box's centre learn it where they lie inside it.
+
+    Of several boxes a place learns the one whose centre it holds, then the smallest.
+    """
+    n, n_places, device = len(boxes), grid.rows * grid.columns, boxes.device
+    x, y = cells_of(boxes, grid)
+    step = torch.arange(-1, 2, device=device)
+    columns, rows = x[:, None] + step.repeat(3), y[:, None] + step.repeat_interleave(3)
+    middle = torch.stack([columns, rows], 2) * grid.stride + grid.stride / 2
+    inside = ((middle > boxes[:, None, :2]) & (middle < boxes[:, None, 2:])).all(2)
+    inside &= (columns >= 0) & (columns < grid.columns) & (rows >= 0) & (rows < grid.rows)
+    inside[:, CENTRE] = True
+    rank = (boxes[:, 2:] - boxes[:, :2]).prod(1).argsort(stable=True).argsort()[:, None].repeat(1, 9)
+    rank[:, CENTRE] -= n
+    place = (picture[:, None] * n_places + rows * grid.columns + columns)[inside]
+    rank, owner = rank[inside], torch.arange(n, device=device)[:, None].expand(n, 9)[inside]
+    best = torch.full((n_pictures * n_places,), n, device=device).scatter_reduce_(0, place, rank, "amin")
+    first = best[place] == rank
+    return place[first], owner[first]
+
+
+def focal_sum(logits: Tensor, wanted: Tensor, counted: Tensor | None) -> Tensor:
+    """Penalty-reduced focal loss with alpha 2 and beta 4, summed where it counts; all of one shape."""
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
-    p = log_p.exp()
-    hit = -((1 - p) ** 2) * log_p
-    miss = -((1 - wanted) ** 4) * p**2 * log_q
-    return (torch.where(wanted >= 1, hit, miss) * counted).sum()
+    hit = log_p * (1 - log_p.exp()) ** 2
+    miss = log_q * (1 - log_q.exp()) ** 2 * (1 - wanted) ** 4
+    each = torch.where(wanted == 1, hit, miss)
+    return -(each if counted is None else each * counted).sum()
 
 
-def picture_loss(scores: Tensor, boxes: Tensor, labels: Tensor, size: tuple[int, int], box_weight: float) -> Tensor:
-    """Loss of one picture, summed over its boxes. scores (P, C + 4) float32, boxes (M, 4), labels (M,)."""
-    n_classes = scores.shape[1] - 4
-    grid = grid_of(*size, scores.shape[0])
-    rows, columns, stride = grid
-    points = middles(rows, columns, stride, scores.device)
-    true, kept = boxes[labels >= 0], labels[labels >= 0]
-    counted = torch.ones(n_classes, len(points), device=scores.device)
-    for box, label in zip(boxes[labels < -1], -2 - labels[labels < -1], strict=True):
-        counted[label, ((points > box[:2]) & (points < box[2:])).all(1)] = 0
-    wanted = bumps(true, kept, n_classes, grid).flatten(1)
-    counted = torch.where(wanted >= 1, 1.0, counted)
-    total = focal_sum(scores[:, :n_classes].T, wanted, counted)
-    if len(true):
-        owner = owners(true, points, stride)
-        mine = owner >= 0
-        which = owner[mine]
-        shares = 1 / torch.bincount(which, minlength=len(true)).clamp(min=1).to(scores.dtype)
-        made = decoded(scores[mine, n_classes:], points[mine], stride)
-        total = total + box_weight * ((1 - giou(made, true[which])) * shares[which]).sum()
-    return total
+def detection_loss(scores: Tensor, boxes: Tensor, labels: Tensor, size: tuple[int, int], box_weight: float) -> Tensor:
+    """Summed over all boxes of a batch. scores (B, P, C + 4) float32, boxes (B, M, 4), labels (B, M)."""
+    n_classes, grid = scores.shape[2] - 4, grid_of(*size, scores.shape[1])
+    with torch.no_grad():
+        aim = taught(boxes, labels, n_classes, grid)
+    total = focal_sum(scores[..., :n_classes].transpose(1, 2), aim.heat, aim.counted)
+    distances = scores[..., n_classes:].flatten(0, 1)[aim.place]
+    points = middles(grid, scores.device)[aim.place % scores.shape[1]]
+    weight = 1 / torch.bincount(aim.owner, minlength=len(aim.boxes)).to(scores.dtype)  # each box counts once
+    lost = 1 - giou(decoded(distances, points, grid.stride), aim.boxes[aim.owner])
+    return total + box_weight * (lost * weight[aim.owner]).sum()
+
+
+def found_boxes(
+    scores: Tensor, size: tuple[int, int], min_score: float, overlap: float, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(boxes (B, K, 4), scores (B, K), classes (B, K)), best first; what is thinned out has score 0. K is 3 * most."""
+    n_classes, grid = scores.shape[2] - 4, grid_of(*size, scores.shape[1])
+    heat = scores[..., :n_classes].sigmoid().transpose(1, 2).unflatten(2, (grid.rows, grid.columns))
+    peak = heat * (F.max_pool2d(heat, 3, 1, 1) == heat) * (heat >= min_score)
+    best, at = peak.flatten(1).topk(min(3 * most, n_classes * scores.shape[1]))
+    classes, place = at // scores.shape[1], at % scores.shape[1]
+    every = decoded(scores[..., n_classes:], middles(grid, scores.device), grid.stride)
+    boxes = every.gather(1, place[..., None].expand(-1, -1, 4))
+    return boxes, best * suppressed(boxes, best, classes, overlap), classes
 
 
 def suppressed(boxes: Tensor, scores: Tensor, classes: Tensor, limit: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Detection against plain versions: GIoU, suppression, average precision; and the whole slice on drawn squares."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from danlu.data.boxes import Boxes
 from danlu.models.detector_settings import Detector
 from danlu.tasks.detect import Detect, own_pixels
-from danlu.tasks.detect_loss import bumps, giou, middles, owners, suppressed
+from danlu.tasks.detect_loss import Grid, detection_loss, giou, grid_of, suppressed, taught
 from danlu.tasks.detect_scores import THRESHOLDS, BoxScorer
 from tests.contracts.fit import fit, score
 
@@ -119,14 +120,70 @@ def test_a_box_that_is_not_scored_is_neither_right_nor_wrong():
     assert BoxScorer([np.zeros((0, 6))], [true], ["a"], 0.3).values()["map_50"] == 0.0
 
 
+def plain_loss(scores, boxes, labels, size, box_weight):
+    """The loss of one picture, place by place."""
+    n_classes, (rows, columns, stride) = scores.shape[1] - 4, grid_of(*size, len(scores))
+    true = [(b, int(v)) for b, v in zip(boxes.tolist(), labels.tolist(), strict=True) if v >= 0]
+    cells = [
+        (min(columns - 1, int((b[0] + b[2]) / 2 / stride)), min(rows - 1, int((b[1] + b[3]) / 2 / stride)))
+        for b, _ in true
+    ]
+    area = [(b[2] - b[0]) * (b[3] - b[1]) for b, _ in true]
+    total, by_box = 0.0, [[] for _ in true]
+    for p in range(rows * columns):
+        y, x = divmod(p, columns)
+        for c in range(n_classes):
+            wanted = 0.0
+            for (b, v), (cx, cy) in zip(true, cells, strict=True):
+                sx, sy = (max(0.4, (b[k + 2] - b[k]) / stride * 0.54 / 6) for k in (0, 1))
+                if v == c:
+                    wanted = max(wanted, math.exp(-((x - cx) ** 2) / 2 / sx**2 - (y - cy) ** 2 / 2 / sy**2))
+            mx, my = (x + 0.5) * stride, (y + 0.5) * stride
+            unscored = any(
+                v == -2 - c and b[0] < mx < b[2] and b[1] < my < b[3]
+                for b, v in zip(boxes.tolist(), labels.tolist(), strict=True)
+            )
+            q = 1 / (1 + math.exp(-float(scores[p, c])))
+            if wanted == 1:
+                total -= (1 - q) ** 2 * math.log(q)
+            elif not unscored:
+                total -= (1 - wanted) ** 4 * q**2 * math.log(1 - q)
+        near = [
+            (cells[k] != (x, y), area[k], k)
+            for k, (b, _) in enumerate(true)
+            if cells[k] == (x, y)
+            or (abs(x - cells[k][0]) <= 1 and abs(y - cells[k][1]) <= 1 and b[0] < mx < b[2] and b[1] < my < b[3])
+        ]
+        if near:
+            k = min(near)[2]
+            far = [math.exp(v) * stride for v in scores[p, n_classes:].tolist()]
+            made = torch.tensor([[mx - far[0], my - far[1], mx + far[2], my + far[3]]])
+            by_box[k].append(1 - float(giou(made, torch.tensor([true[k][0]]))))
+    return total + box_weight * sum(float(np.mean(losses)) for losses in by_box if losses)
+
+
+def test_the_loss_is_the_plain_one():
+    """Crowded boxes, a picture without any, boxes that are not scored, on the border, and two at one place."""
+    rng = np.random.default_rng(4)
+    boxes = torch.tensor(np.stack([some_boxes(rng, 12, 40) for _ in range(3)])).float().clamp(max=63.9)
+    labels = torch.tensor(rng.integers(0, 2, (3, 12)))
+    labels[0, 8:], labels[1] = torch.tensor([-1, -2, -3, -1]), -1
+    boxes[2, 1] = boxes[2, 0]
+    scores = torch.tensor(rng.normal(0, 1, (3, 64, 6))).float()
+    whole = float(detection_loss(scores, boxes, labels, (64, 64), 2.0))
+    assert whole == pytest.approx(
+        sum(plain_loss(s, b, v, (64, 64), 2.0) for s, b, v in zip(scores, boxes, labels, strict=True)), rel=1e-5
+    )
+
+
 def test_every_centre_has_its_peak_and_its_place():
-    boxes = torch.tensor([[10.0, 8, 30, 24], [12, 10, 14, 12], [40, 2, 63, 47]])
-    grid = (12, 16, 4)
-    made = bumps(boxes, torch.tensor([0, 1, 0]), 2, grid)
-    assert made[0, 4, 5] == 1
-    assert made[1, 2, 3] == 1
-    assert (made[0] == 1).sum() == 2
-    assert set(owners(boxes, middles(*grid, torch.device("cpu")), 4).tolist()) == {-1, 0, 1, 2}
+    boxes = torch.tensor([[[10.0, 8, 30, 24], [12, 10, 14, 12], [40, 2, 63, 47]]])
+    aim = taught(boxes, torch.tensor([[0, 1, 0]]), 2, Grid(12, 16, 4))
+    heat = aim.heat.view(2, 12, 16)
+    assert heat[0, 4, 5] == heat[1, 2, 3] == heat[0, 6, 12] == 1
+    assert (heat == 1).sum() == 3
+    assert set(aim.owner.tolist()) == {0, 1, 2}
+    assert dict(zip(aim.place.tolist(), aim.owner.tolist(), strict=True))[4 * 16 + 5] == 0
 
 
 @pytest.fixture
@@ -150,7 +207,9 @@ def squares(tmp_path):
         kinds = [{"id": 0, "name": "square"}, {"id": 1, "name": "bar"}]
         made = {"images": images, "annotations": annotations, "categories": kinds}
         (folder / "_annotations.coco.json").write_text(json.dumps(made))
-    return Boxes(path=str(tmp_path / "squares"), size=(64, 96), augment={"translate": 0.0, "scale": 0.1})
+    return Boxes(
+        path=str(tmp_path / "squares"), size=(64, 96), augment={"translate": 0.0, "scale": 0.1}, split={"test": 0.0}
+    )
 
 
 def test_learns_to_find_squares(squares, tmp_path):
