@@ -194,7 +194,8 @@ class StepReport:
 class Split(Protocol):
     """One prepared split: its samples by number.
 
-    A split whose samples differ in length may have `lengths` (N,) int64: batches are then made of like ones.
+    A split whose samples differ in length may have `lengths` (N,) int64: batches are then made of like ones. One whose
+    samples are large may have `at_once`: the most that go through a model together when they are scored.
     """
 
     def __len__(self) -> int:

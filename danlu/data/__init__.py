@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from danlu.base.settings import Settings
 from danlu.data.audio import Audio
+from danlu.data.boxes import Boxes
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
@@ -27,6 +28,7 @@ SOURCES: dict[str, type[Settings]] = {
     "chat": Chat,
     "table": Table,
     "image": Image,
+    "boxes": Boxes,
     "series": Series,
     "sentences": Sentences,
     "audio": Audio,

@@ -9,6 +9,7 @@ from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
 from danlu.models.deepspeech_settings import Deepspeech
+from danlu.models.detector_settings import Detector
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -22,6 +23,7 @@ MODELS: dict[str, type[Settings]] = {
     "lenet": Lenet,
     "vgg": Vgg,
     "resnet": Resnet,
+    "detector": Detector,
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,

@@ -3,6 +3,7 @@
 from danlu.base.settings import Settings
 from danlu.tasks.chat import ChatTask
 from danlu.tasks.classify import Classify
+from danlu.tasks.detect import Detect
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.regress import Regress
@@ -13,6 +14,7 @@ TASKS: dict[str, type[Settings]] = {
     "chat": ChatTask,
     "classify": Classify,
     "regress": Regress,
+    "detect": Detect,
     "forecast": Forecast,
     "transcribe": Transcribe,
 }
