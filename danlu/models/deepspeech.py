@@ -23,15 +23,8 @@ class Inside:
 
     def __init__(self, lengths: Tensor, n_frames: int) -> None:
         self.lengths = lengths
-        at = torch.arange(n_frames, device=lengths.device)
-        self.mask = at < lengths[:, None]
+        self.mask = torch.arange(n_frames, device=lengths.device) < lengths[:, None]
         self.is_full = bool(self.mask.all())
-        self.reverse = torch.where(self.mask, lengths[:, None] - 1 - at, at)
-        """(B, T) each sound from its end, its own inverse."""
-
-    def reversed(self, x: Tensor) -> Tensor:
-        """(B, T, N) with each sound turned round."""
-        return x.gather(1, self.reverse[..., None].expand_as(x))
 
 
 class SequenceNorm(nn.BatchNorm1d):
@@ -90,17 +83,20 @@ class Scan(nn.Module):
         x = self.product(x)
         if self.norm is not None:
             x = self.norm.normed(x, inside)
-        ways = [x] if len(self.state) == 1 else [x, inside.reversed(x)]
-        states = self.steps(torch.stack(ways).unbind(2))
+        both = len(self.state) == 2
+        held = inside.mask[..., None].to(x.dtype)
+        ways, held = (torch.stack([y, y.flip(1)]) if both else y[None] for y in (x, held))
+        states = self.steps(ways.unbind(2), None if inside.is_full else held.unbind(2))
         found = torch.stack(states, 2)
-        return found[0] if len(ways) == 1 else found[0] + inside.reversed(found[1])
+        return found[0] + found[1].flip(1) if both else found[0]
 
-    def steps(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        """T times (D, B, G H) -> T times (D, B, H)."""
+    def steps(self, inputs: tuple[Tensor, ...], held: tuple[Tensor, ...] | None) -> list[Tensor]:
+        """T times (D, B, G H) -> T times (D, B, H). What is not held, (D, B, 1), is set back to 0: so the way back starts
+        at each sound's own end."""
         width, state = self.width, self.state.to(inputs[0].dtype)
         h = inputs[0].new_zeros(*inputs[0].shape[:2], width)
         memory, states = h, []
-        for x in inputs:
+        for t, x in enumerate(inputs):
             if self.cell == "rnn":
                 h = torch.baddbmm(x, h, state).clamp(0, CUT)
             elif self.cell == "gru":
@@ -112,7 +108,9 @@ class Scan(nn.Module):
                 gates = torch.baddbmm(x, h, state)
                 into, keep, out = torch.sigmoid(gates[..., : 3 * width]).split(width, 2)
                 memory = keep * memory + into * torch.tanh(gates[..., 3 * width :])
+                memory = memory if held is None else memory * held[t]
                 h = out * torch.tanh(memory)
+            h = h if held is None else h * held[t]
             states.append(h)
         return states
 
