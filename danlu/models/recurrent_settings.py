@@ -33,6 +33,13 @@ class Recurrent(Settings):
     """What stands for a whole sequence: the last state, or the mean or maximum of all."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of token vectors, between layers, and before the last matrix."""
+    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance that a token is read as unknown in training (Iyyer et al. 2015)."""
+    bag: bool = False
+    """Add a linear score of each token and n-gram to a text's answer: a bag of words beside the reader (Cheng et al. 2016,
+    wide and deep)."""
+    bag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Chance that a token is left out of the bag in training."""
 
     def build(self, card: DataCard, n_outputs: int, seed: int) -> nn.Module:
         """The network for tokens or a series."""

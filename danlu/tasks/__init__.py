@@ -5,6 +5,7 @@ from danlu.tasks.chat import ChatTask
 from danlu.tasks.classify import Classify
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
+from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
 
 TASKS: dict[str, type[Settings]] = {
@@ -12,5 +13,6 @@ TASKS: dict[str, type[Settings]] = {
     "chat": ChatTask,
     "classify": Classify,
     "regress": Regress,
+    "masked": Masked,
     "forecast": Forecast,
 }
