@@ -21,11 +21,12 @@ from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
 from danlu.base.durable import fingerprint, write_json, write_text
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
+from danlu.data.leaks import leaks
 from danlu.data.sample_splits import NAMES, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.sentence_split import SentenceSplit
 from danlu.data.sentence_words import (
-    MASK, PAD, SPECIALS, START, UNKNOWN, Gapped, Reader, gram_table, learned_pieces, learned_words, read_words,
+    MASK, PAD, SPECIALS, START, UNKNOWN, Gapped, Reader, Words, gram_table, learned_pieces, learned_words, read_words,
     words_of_run,
 )  # fmt: skip
 from danlu.data.table_read import Intake, decoded, objects
@@ -193,6 +194,8 @@ class Sentences(SampleSource):
         words = self.learned(train)
         features = self.features(train, words.vocab_size)
         words.save(folder)
+        keys = (" ".join(Words((), self.lowercase).spelling(text)) for _, text, _ in rows)
+        leakage, leaked = leaks(keys, given, [place for place, _, _ in rows], "texts")
         cards, hashes, n_cut = {}, [], 0
         for number, side in enumerate(NAMES):
             chosen = [rows[i] for i in np.flatnonzero(given == number)]
@@ -214,7 +217,8 @@ class Sentences(SampleSource):
         card = DataCard(
             kind=self.kind, source=self.path, rows_in=intake.n_in, rows_used=len(rows), rows_rejected=dict(intake.reasons),
             stations=(station,), splits=cards, features=features, vocab_size=words.vocab_size,
-            warnings=(*warnings, *intake.notes), fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
+            leakage=leakage, warnings=(*leaked, *warnings, *intake.notes),
+            fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
         )  # fmt: skip
         write_json(folder / "card.json", card.model_dump(mode="json"))
         return card
