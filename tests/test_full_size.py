@@ -15,6 +15,7 @@ PUBLISHED = {
     "gpt3-175b": 174_604_259_328,  # by the formula below; the paper says 175.0B
     "resnet-50": 25_557_032,  # torchvision's models
     "vgg-16": 138_357_544,
+    "bert-base": 109_482_240 + 1_538,  # bert-base-uncased with its pooler; and the matrix and bias of two classes
 }
 
 
@@ -31,3 +32,12 @@ def test_gpt3_by_hand():
     layers, width, context, vocabulary = 96, 12288, 2048, 50257
     by_hand = layers * (12 * width**2 + 13 * width) + (vocabulary + context) * width + 2 * width
     assert by_hand == PUBLISHED["gpt3-175b"]
+
+
+def test_bert_base_by_hand():
+    layers, width, hidden, words, positions, segments = 12, 768, 3072, 30_522, 512, 2
+    tables = (words + positions + segments) * width + 2 * width
+    block = 4 * (width**2 + width) + 2 * width * hidden + hidden + width + 4 * width
+    pooler = width**2 + width
+    assert tables + layers * block + pooler == 109_482_240
+    assert PUBLISHED["bert-base"] == 109_482_240 + 2 * width + 2

@@ -102,7 +102,11 @@ class Pieces:
         write_bytes(folder / "tokenizer.json", self.model.encode())
         write_json(
             folder / "preprocessing.json",
-            {"vocabulary": [self.shown(i) for i in range(self.vocab_size)], "lowercase": self.lowercase, "pieces": True},
+            {
+                "vocabulary": [self.shown(i) for i in range(self.vocab_size)],
+                "lowercase": self.lowercase,
+                "pieces": True,
+            },
         )
 
 

@@ -223,7 +223,9 @@ class Sentences(SampleSource):
         write_json(folder / "card.json", card.model_dump(mode="json"))
         return card
 
-    def encoded(self, rows: Sequence[Row], words: Reader, classes: Sequence[str]) -> tuple[dict[str, NDArray[Any]], int]:
+    def encoded(
+        self, rows: Sequence[Row], words: Reader, classes: Sequence[str]
+    ) -> tuple[dict[str, NDArray[Any]], int]:
         """(flat tokens with offsets, targets, and how words are spelled; how many texts were cut)."""
         of_class = {c: i for i, c in enumerate(classes)}
         room = self.context - self.start

@@ -94,7 +94,11 @@ class Masked(SampleTask):
         """(B, T) which tokens are to be told, and (B, T) in 0..1 what becomes of each."""
         mask, first, _ = self._ids
         words = tokens >= first
-        rank = np.where(words, words_at(seeds, tokens.shape[1]) >> np.uint64(1), np.uint64(2**64 - 1)).argsort(1).argsort(1)
+        rank = (
+            np.where(words, words_at(seeds, tokens.shape[1]) >> np.uint64(1), np.uint64(2**64 - 1))
+            .argsort(1)
+            .argsort(1)
+        )
         n_words = words.sum(1)
         n_chosen = np.maximum(np.round(self.share * n_words).astype(np.int64), np.minimum(n_words, 1))
         n_chosen[(tokens == mask).any(1)] = 0

@@ -113,11 +113,19 @@ def fitted_weights(left: Pairs, right: Pairs, alone: Floats, before: Ids, word: 
     by_right = (right.count(b, w) - 1) / np.maximum(right.totals[b] - 1, 1)
     steps = np.arange(0, 1, 0.1)
     choices = [(float(x), float(y)) for x, y in product(steps, steps) if x + y < 0.95]
-    return max(choices, key=lambda c: float(np.log(c[0] * by_left + c[1] * by_right + (1 - c[0] - c[1]) * alone[w]).sum()))
+    return max(
+        choices, key=lambda c: float(np.log(c[0] * by_left + c[1] * by_right + (1 - c[0] - c[1]) * alone[w]).sum())
+    )
 
 
 def beside_gap(
-    left: Pairs, right: Pairs, alone: Floats, weights: tuple[float, float], around: tuple[int, int], truth: int, mask: int
+    left: Pairs,
+    right: Pairs,
+    alone: Floats,
+    weights: tuple[float, float],
+    around: tuple[int, int],
+    truth: int,
+    mask: int,
 ) -> tuple[float, float]:
     """(nats of the truth, likeliest word) between two words; one that is hidden or new says nothing."""
     shares = np.zeros(len(alone))
