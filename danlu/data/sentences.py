@@ -1,6 +1,7 @@
 """Short texts, each with a class or without: reviews, messages, questions. One row a text; words or pieces learned on train.
 
-features: vocab_size, context, pad_id, mask_id, n_special (ids below it are no words), classes, class_counts, grams
+features: vocab_size, context, pad_id, mask_id, n_special (ids below it are no words), classes, class_counts, grams,
+          texts_with (C, V): training texts of each class that hold each word; where data.count_words asks for it
 tensors:  tokens (B, T) int64 padded to the batch's longest, lengths (B,), targets (B,) int64,
           grams (B, T, P) int64: 1 + bucket of each word's character n-grams, 0 for none; where data.grams asks for them
 """
@@ -26,7 +27,18 @@ from danlu.data.sample_splits import NAMES, TRAIN, VALIDATION, GivenFiles, Rando
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.sentence_split import SentenceSplit
 from danlu.data.sentence_words import (
-    MASK, PAD, SPECIALS, START, UNKNOWN, Gapped, Reader, Words, gram_table, learned_pieces, learned_words, read_words,
+    MASK,
+    PAD,
+    SPECIALS,
+    START,
+    UNKNOWN,
+    Gapped,
+    Reader,
+    Words,
+    gram_table,
+    learned_pieces,
+    learned_words,
+    read_words,
     words_of_run,
 )  # fmt: skip
 from danlu.data.table_read import Intake, decoded, objects
@@ -69,6 +81,9 @@ class Sentences(SampleSource):
     (Bojanowski et al. 2017). 0: none."""
     gram_lengths: tuple[Annotated[int, Field(ge=1, le=10)], Annotated[int, Field(ge=1, le=10)]] = (3, 5)
     """Shortest and longest n-gram, in characters; < and > mark where a word begins and ends."""
+    count_words: bool = False
+    """Count in how many training texts of each class each word stands, for a model that starts from these counts
+    (model.bag = "naive Bayes")."""
     start: bool = False
     """Put a start token before each text, as BERT does; it counts as one word of the context."""
     context: Annotated[int, Field(ge=2, le=65_536)] = 128
@@ -136,16 +151,19 @@ class Sentences(SampleSource):
         if self.pieces and self.vocabulary == "own" and (self.classes or not self.labelled):
             return self.features([], len(SPECIALS) + self.pieces)
         rows = self.rows(self.path, Intake())
-        return self.features(rows, self.learned(rows).vocab_size)
+        words = self.learned(rows)
+        return self.features(rows, words.vocab_size) | self.counted(rows, words)
 
     def check(self) -> None:
         """Refuse settings that do not fit one another."""
         if self.pieces and self.pieces < 257:
             raise UserError("data.pieces", "must be 0, or at least 257: every byte is a piece", got=self.pieces)
         if self.pieces and self.grams:
-            raise UserError("data.grams", "are of whole words, and data.pieces cuts words", got=self.grams, fix="set one of them to 0")  # fmt: skip
+            where, fix = "are of whole words, and data.pieces cuts words", "set one of them to 0"
+            raise UserError("data.grams", where, got=self.grams, fix=fix)
         if self.gram_lengths[0] > self.gram_lengths[1]:
-            raise UserError("data.gram_lengths", "must be the shortest and the longest", got=str(list(self.gram_lengths)))  # fmt: skip
+            got = str(list(self.gram_lengths))
+            raise UserError("data.gram_lengths", "must be the shortest and the longest", got=got)
 
     def learned(self, rows: Sequence[Row]) -> Reader:
         """The words or pieces of the training rows, or of another run."""
@@ -168,6 +186,16 @@ class Sentences(SampleSource):
             classes = list(self.classes) or sorted(counts)
             found |= {"classes": classes, "class_counts": [counts[c] for c in classes]}
         return found
+
+    def counted(self, rows: Sequence[Row], words: Reader) -> dict[str, Any]:
+        """{"texts_with": C lists of V counts}, of training rows."""
+        if not (self.count_words and self.labelled):
+            return {}
+        classes = list(self.classes) or sorted({label for _, _, label in rows})
+        found = np.zeros((len(classes), words.vocab_size), np.int64)
+        for _, text, label in rows:
+            found[classes.index(label), np.unique(words.encode(text))] += 1
+        return {"texts_with": found.tolist()}
 
     def divided(self, intake: Intake, seed: int) -> tuple[list[Row], NDArray[np.int8]]:
         """All rows, and which split each is of."""
@@ -192,7 +220,7 @@ class Sentences(SampleSource):
         rows, given = self.divided(intake, seed)
         train = [rows[i] for i in np.flatnonzero(given == TRAIN)]
         words = self.learned(train)
-        features = self.features(train, words.vocab_size)
+        features = self.features(train, words.vocab_size) | self.counted(train, words)
         words.save(folder)
         keys = (" ".join(Words((), self.lowercase).spelling(text)) for _, text, _ in rows)
         leakage, leaked = leaks(keys, given, [place for place, _, _ in rows], "texts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from danlu.models.token_table import TokenTable
 CELLS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 SPELLED_STD = 0.1
 """Of token vectors at the start where words are spelled: a word's is a sum of many."""
+BAYES_SHARE = 0.5
+"""Naive Bayes takes the words of a text to say independent things, and so counts them for too much."""
 
 
 class Reader(nn.Module):
@@ -30,37 +32,48 @@ class Reader(nn.Module):
         n_ways = 2 if settings.directions == "both" else 1
         widths = [d_in, *(settings.width * n_ways for _ in range(settings.n_layers - 1))]
         cell = CELLS[settings.cell]
-        self.layers = nn.ModuleList(
-            nn.ModuleList(cell(width, settings.width, batch_first=True) for _ in range(n_ways)) for width in widths
-        )
+        ways = [[cell(width, settings.width, batch_first=True) for _ in range(n_ways)] for width in widths]
+        self.ahead = nn.ModuleList(cells[0] for cells in ways)
+        self.back = nn.ModuleList(cells[-1] for cells in ways) if n_ways == 2 else None
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """States of the last layer."""
         at = torch.arange(x.shape[1], device=x.device)
         turned = (lengths[:, None] - 1 - at).clamp_min(0)[..., None]
-        for number, ways in enumerate(self.layers):
+        for number, cells in enumerate(self.ahead):
             if number and self.drop:
                 x = F.dropout(x, self.drop, self.training)
-            cells = list(ways)  # type: ignore[arg-type]
-            states = [cells[0](x)[0]]
-            if len(cells) == 2:
-                back = cells[1](x.gather(1, turned.expand_as(x)))[0]
-                states.append(back.gather(1, turned.expand_as(back)))
-            x = torch.cat(states, -1) if len(states) == 2 else states[0]
+            states = cells(x)[0]
+            if self.back is not None:
+                back = self.back[number](x.gather(1, turned.expand_as(x)))[0]
+                states = torch.cat([states, back.gather(1, turned.expand_as(back))], -1)
+            x = states
         return x
 
 
 class Bag(nn.Module):
-    """A linear score of every token, and of its n-grams where words are spelled, summed over a text: (B, C)."""
+    """A linear score of every word, summed over a text: (B, C)."""
 
-    def __init__(self, features: Mapping[str, Any], n_outputs: int, drop: float) -> None:
+    def __init__(self, features: Mapping[str, Any], n_outputs: int, settings: Recurrent) -> None:
         super().__init__()
-        self.table, self.drop = TokenTable(features, n_outputs, 0.0, 0.0), drop
+        self.table, self.drop = nn.Embedding(int(features["vocab_size"]), n_outputs), settings.bag_dropout
+        start = naive_bayes(features["texts_with"]) if settings.bag == "naive Bayes" else torch.zeros(1, 1)
+        if start.shape[1] == 2 and n_outputs == 1:  # one score says how much the second class is likelier
+            start = start[:, 1:] - start[:, :1]
+        with torch.no_grad():
+            self.table.weight.copy_(BAYES_SHARE * start)
 
-    def forward(self, tensors: Mapping[str, Tensor], inside: Tensor) -> Tensor:
-        """In training tokens are left out with chance `drop`."""
-        scores = F.dropout(self.table(tensors), self.drop, self.training)
+    def forward(self, tokens: Tensor, inside: Tensor) -> Tensor:
+        """In training words are left out with chance `bag_dropout`."""
+        scores = F.dropout(self.table(tokens), self.drop, self.training)
         return (scores * inside[..., None]).sum(1)
+
+
+def naive_bayes(texts_with: Sequence[Sequence[int]]) -> Tensor:
+    """(V, C) log of each word's share of its class's words, one added to every count, less its mean over classes."""
+    counts = torch.tensor(texts_with, dtype=torch.float64).t() + 1
+    logs = (counts / counts.sum(0)).log()
+    return (logs - logs.mean(1, keepdim=True)).float()
 
 
 class RecurrentModel(nn.Module):
@@ -77,8 +90,8 @@ class RecurrentModel(nn.Module):
             d_in = int(features["n_variables"]) if self.horizon else settings.embedding
             std = SPELLED_STD if features.get("grams") else 1.0
             self.table = None if self.horizon else TokenTable(features, d_in, settings.token_dropout, std)
-            wide = settings.bag and not self.horizon and not self.per_position
-            self.bag = Bag(features, n_outputs, settings.bag_dropout) if wide else None
+            wide = settings.bag != "none" and not self.horizon and not self.per_position
+            self.bag = Bag(features, n_outputs, settings) if wide else None
             self.reader = Reader(settings, d_in)
             n_ways = 2 if settings.directions == "both" else 1
             self.head = nn.Linear(settings.width * n_ways, max(1, self.horizon) * n_outputs)
@@ -104,7 +117,7 @@ class RecurrentModel(nn.Module):
         if not self.per_position:
             states = self.pooled(states, inside, lengths)
         scores = self.head(self.dropped(states))
-        return Output(scores=scores if self.bag is None else scores + self.bag(batch.tensors, inside))
+        return Output(scores=scores if self.bag is None else scores + self.bag(tokens, inside))
 
     def pooled(self, states: Tensor, inside: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, D) -> (B, D), padding left out."""

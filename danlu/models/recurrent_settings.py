@@ -35,11 +35,11 @@ class Recurrent(Settings):
     """Of token vectors, between layers, and before the last matrix."""
     token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance that a token is read as unknown in training (Iyyer et al. 2015)."""
-    bag: bool = False
-    """Add a linear score of each token and n-gram to a text's answer: a bag of words beside the reader (Cheng et al. 2016,
-    wide and deep)."""
+    bag: Literal["none", "fresh", "naive Bayes"] = "none"
+    """A linear score of each word, added to a text's answer beside the reader (wide and deep: Cheng et al. 2016). It starts
+    at 0, or from how much oftener a word stands in texts of a class (Wang and Manning 2012; needs data.count_words)."""
     bag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Chance that a token is left out of the bag in training."""
+    """Chance that a word is left out of the bag in training."""
 
     def build(self, card: DataCard, n_outputs: int, seed: int) -> nn.Module:
         """The network for tokens or a series."""
@@ -47,4 +47,11 @@ class Recurrent(Settings):
 
         if "horizon" not in card.features and "vocab_size" not in card.features:
             raise UserError("model.kind", "recurrent reads sentences and series", got=f"{card.kind} data")
+        if self.bag == "naive Bayes" and "texts_with" not in card.features:
+            raise UserError(
+                "model.bag",
+                "needs counts of words by class",
+                got=f"{card.kind} data without",
+                fix="set data.count_words = true",
+            )
         return RecurrentModel(self, card.features, n_outputs, seed)

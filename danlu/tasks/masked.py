@@ -102,8 +102,8 @@ class Masked(SampleTask):
         n_words = words.sum(1)
         n_chosen = np.maximum(np.round(self.share * n_words).astype(np.int64), np.minimum(n_words, 1))
         n_chosen[(tokens == mask).any(1)] = 0
-        draw = (words_at(seeds + GOLDEN + GOLDEN, tokens.shape[1]) >> np.uint64(11)) * 2.0**-53
-        return words & (rank < n_chosen[:, None]), draw
+        draw = np.asarray((words_at(seeds + GOLDEN + GOLDEN, tokens.shape[1]) >> np.uint64(11)) * 2.0**-53, np.float64)
+        return np.asarray(words & (rank < n_chosen[:, None]), bool), draw
 
     def loss_sum(self, output: Output, batch: Batch) -> Tensor:
         """Sum of nats over the hidden words; scores are made for these alone."""

@@ -31,13 +31,17 @@ def fill_panels(predictions: Predictions, truths: Predictions, split: Split) -> 
     bins = np.minimum((sure * N_BINS).astype(int), N_BINS - 1)
     seen = [b for b in range(N_BINS) if (bins == b).any()]
     curve = ([float(sure[bins == b].mean()) for b in seen], [float(right[bins == b].mean()) for b in seen])
+    columns, note = ["text", "hidden", "the model's words"], "One hidden word a text, chosen evenly over the split."
     return [
-        panels.listing("Fillings", ["text", "hidden", "the model's words"], examples, "One hidden word a text, chosen evenly over the split."),
+        panels.listing("Fillings", columns, examples, note),
         panels.lines(
-            "Sureness and rightness", {"model": curve, "ideal": ([0.0, 1.0], [0.0, 1.0])}, "share given to the likeliest word", "share of these that are right",
+            "Sureness and rightness",
+            {"model": curve, "ideal": ([0.0, 1.0], [0.0, 1.0])},
+            "share given to the likeliest word",
+            "share of these that are right",
             "On the ideal line, what is given a share of 0.7 is right 7 times in 10.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def example(found: NDArray[Any], truth: NDArray[Any], row: int, split: Any) -> list[str]:

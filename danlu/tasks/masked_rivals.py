@@ -63,8 +63,8 @@ def fill_rivals(train: Split, split: Split, task: Masked, card: DataCard) -> dic
     n = len(train)
     rows = np.arange(n) if n <= MAX_TRAIN else np.arange(MAX_TRAIN) * n // MAX_TRAIN
     before, word, after = (np.concatenate(part) for part in zip(*map(beside, texts(train, rows)), strict=True))
-    alone = np.bincount(word, minlength=size) + 0.5
-    alone /= alone.sum()
+    counts = np.bincount(word, minlength=size) + 0.5
+    alone: Floats = np.asarray(counts / counts.sum(), np.float64)
     left, right = Pairs.of(before, word, size), Pairs.of(after, word, size)
     weights = fitted_weights(left, right, alone, before, word, after)
     unigram: list[Floats] = []

@@ -47,7 +47,8 @@ CASES: dict[str, Callable[[Path], Sections]] = {
     "masked words": of({}, SMALL | {"width": 32}, "masked", batch=12),
     "masked spelled words": of({"grams": 64, "labelled": False}, SMALL | {"width": 32}, "masked", batch=12),
     "spelled words in a recurrent network": of(
-        {"grams": 64, "gram_lengths": [2, 3]},
-        {"kind": "recurrent", "width": 8, "embedding": 8, "n_layers": 2, "directions": "both", "pool": "max", "bag": True, "bag_dropout": 0.0},
+        {"grams": 64, "gram_lengths": [2, 3], "count_words": True},
+        {"kind": "recurrent", "width": 8, "embedding": 8, "n_layers": 2, "directions": "both", "pool": "max", "bag": "naive Bayes"}
+        | {"bag_dropout": 0.0},
     ),
 }  # fmt: skip

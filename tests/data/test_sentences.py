@@ -147,7 +147,7 @@ def test_words_of_another_run(tmp_path):
     _, folder, card = prepared(tmp_path, "\n".join(lines()).encode(), split={"validation": 0.1, "test": 0.1})
     (tmp_path / "other").mkdir()
     content = b"quite other words\t0\nsome more of them\t1\n" * 8
-    source, other, theirs = prepared(tmp_path / "other", content, vocabulary=str(tmp_path))
+    _, other, theirs = prepared(tmp_path / "other", content, vocabulary=str(tmp_path))
     assert theirs.vocab_size == card.vocab_size
     assert read_json(other / "preprocessing.json") == read_json(folder / "preprocessing.json")
     with pytest.raises(UserError, match=r"data\.lowercase must be as in the run"):
@@ -166,3 +166,14 @@ def test_a_label_outside_the_classes_is_left_out(tmp_path):
     _, _, card = prepared(tmp_path, "\n".join([*lines(), "odd\t7"]).encode(), classes=["1", "0"])
     assert card.rows_rejected == {"its label is not in data.classes": 1}
     assert card.features["classes"] == ["1", "0"]
+
+
+def test_words_are_counted_once_a_training_text(tmp_path):
+    content = b"good good film\t1\nbad film\t0\n" * 10
+    _, folder, card = prepared(tmp_path, content, count_words=True, split={"validation": 0.2, "test": 0.0})
+    at = {word: i for i, word in enumerate(read_json(folder / "preprocessing.json")["vocabulary"])}
+    n = card.features["class_counts"]
+    found = card.features["texts_with"]
+    assert [found[c][at["good"]] for c in (0, 1)] == [0, n[1]]
+    assert [found[c][at["film"]] for c in (0, 1)] == n
+    assert sum(n) == card.splits["train"].n_samples

@@ -1,5 +1,7 @@
 """The encoder and the recurrent reader: padding is not read, one answer or one a position, tied words."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,13 +11,13 @@ from danlu.models.encoder_settings import Encoder
 from danlu.models.recurrent_settings import Recurrent
 from danlu.models.token_table import TokenTable
 
-FEATURES = {"vocab_size": 20, "context": 12}
+FEATURES = {"vocab_size": 20, "context": 12, "texts_with": [list(range(20)), [1] * 20, list(range(19, -1, -1))]}
 SETTINGS = [
     Encoder(width=16, n_heads=2, pool=pool, norm=norm, positions=positions, dropout=0.0)
     for pool, norm, positions in (("mean", "pre", "learned"), ("max", "post", "none"), ("first", "pre", "sinusoids"))
 ] + [
     Recurrent(width=6, embedding=8, n_layers=2, directions="both", pool=pool, cell=cell, bag=bag)
-    for pool, cell, bag in (("max", "lstm", False), ("last", "gru", True), ("mean", "rnn", True))
+    for pool, cell, bag in (("max", "lstm", "none"), ("last", "gru", "fresh"), ("mean", "rnn", "naive Bayes"))
 ]
 IDS = [f"{s.kind}-{s.pool}" for s in SETTINGS]
 
@@ -54,7 +56,7 @@ def test_both_directions_are_read_and_agree_with_packing():
     model = Recurrent(width=6, embedding=8, directions="both").build(card(), 3, 0).eval()
     batch = batch_of(ROWS, 9)
     plain = torch.nn.LSTM(8, 6, batch_first=True, bidirectional=True)
-    ways = model.reader.layers[0]
+    ways = model.reader.ahead[0], model.reader.back[0]
     plain.load_state_dict({**ways[0].state_dict(), **{f"{k}_reverse": v for k, v in ways[1].state_dict().items()}})
     lengths = batch.tensors["lengths"]
     packed = torch.nn.utils.rnn.pack_padded_sequence(
@@ -97,3 +99,15 @@ def test_what_cannot_be_built_is_refused():
         Encoder(width=10, n_heads=4).build(card(), 2, 0)
     with pytest.raises(UserError, match="reads tokens"):
         Encoder().build(DataCard(kind="table", source="x", rows_in=0, rows_used=0, rows_rejected={}), 2, 0)
+
+
+def test_the_bag_starts_as_half_of_naive_bayes():
+    counts = [[0, 0, 0, 0, 3, 1], [0, 0, 0, 0, 1, 5]]
+    features = {"vocab_size": 6, "context": 4, "texts_with": counts}
+    model = Recurrent(bag="naive Bayes").build(card(**features), 1, 0)
+    (n, p) = (sum(c + 1 for c in row) for row in counts)
+    wanted = 0.5 * math.log((6 / p) / (2 / n))
+    assert model.bag.table.weight[5, 0].item() == pytest.approx(wanted, rel=1e-5)
+    bare = DataCard(kind="sentences", source="x", rows_in=0, rows_used=0, rows_rejected={}, features={"vocab_size": 6})
+    with pytest.raises(UserError, match=r"model\.bag needs counts"):
+        Recurrent(bag="naive Bayes").build(bare, 1, 0)
