@@ -16,6 +16,7 @@ PUBLISHED = {
     "resnet-50": 25_557_032,  # torchvision's models
     "vgg-16": 138_357_544,
     "deepspeech-2": 38_371_869,  # by the formula below; the paper says 38 million
+    "bert-base": 109_482_240 + 1_538,  # bert-base-uncased with its pooler; and the matrix and bias of two classes
 }
 
 
@@ -42,3 +43,10 @@ def test_deep_speech_2_by_hand():
     by_hand = bins * taps * width + layers + 9 * 2 * width + (width + 1) * (letters + 1)
     assert by_hand == PUBLISHED["deepspeech-2"]
     assert round(by_hand / 1e6) == 38
+def test_bert_base_by_hand():
+    layers, width, hidden, words, positions, segments = 12, 768, 3072, 30_522, 512, 2
+    tables = (words + positions + segments) * width + 2 * width
+    block = 4 * (width**2 + width) + 2 * width * hidden + hidden + width + 4 * width
+    pooler = width**2 + width
+    assert tables + layers * block + pooler == 109_482_240
+    assert PUBLISHED["bert-base"] == 109_482_240 + 2 * width + 2

@@ -10,6 +10,7 @@ from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
 from danlu.models.deepspeech_settings import Deepspeech
 from danlu.models.detector_settings import Detector
+from danlu.models.encoder_settings import Encoder
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -28,5 +29,6 @@ MODELS: dict[str, type[Settings]] = {
     "dlinear": Dlinear,
     "recurrent": Recurrent,
     "deepspeech": Deepspeech,
+    "encoder": Encoder,
     "module": Module,
 }
