@@ -43,6 +43,8 @@ def test_deep_speech_2_by_hand():
     by_hand = bins * taps * width + layers + 9 * 2 * width + (width + 1) * (letters + 1)
     assert by_hand == PUBLISHED["deepspeech-2"]
     assert round(by_hand / 1e6) == 38
+
+
 def test_bert_base_by_hand():
     layers, width, hidden, words, positions, segments = 12, 768, 3072, 30_522, 512, 2
     tables = (words + positions + segments) * width + 2 * width
