@@ -51,6 +51,8 @@ class Image(SampleSource):
     """1 for grey, 3 for colour. auto: 3, unless the first images are all grey."""
     n_classes: Annotated[int, Field(ge=2)] | None = None
     """Classes, for danlu check when the data are not at hand."""
+    normalize: Literal["standard", "unit"] = "standard"
+    """standard: each channel to mean 0 and deviation 1 of the training pixels. unit: bytes to 0 ... 1."""
     max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
     """A larger image is left out before it is decoded."""
     split: SampleSplitSetting = RandomSplit()
@@ -134,11 +136,7 @@ class Image(SampleSource):
         targets = np.array([codes[label] for _, label, _ in items])
         labels = self.sides([SPLIT_FOLDERS.get(place.partition("|")[0], -1) for place, _, _ in items], targets, seed)
         pixels = np.stack([p for _, _, p in items])
-        train = pixels[labels == TRAIN]
-        mean, std = (
-            train.mean((0, 2, 3), dtype=np.float64) / 255,
-            np.maximum(train.std((0, 2, 3), dtype=np.float64) / 255, 1e-3),
-        )
+        mean, std = self.scale(pixels[labels == TRAIN])
         cards, hashes = {}, []
         for number, side in enumerate(NAMES):
             rows = np.flatnonzero(labels == number)
@@ -170,6 +168,13 @@ class Image(SampleSource):
         )  # fmt: skip
         write_json(folder / "card.json", card.model_dump(mode="json"))
         return card
+
+    def scale(self, train: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation that each channel (C,) is brought to 0 and 1 from, where a byte is 0 ... 1."""
+        if self.normalize == "unit":
+            return np.zeros(train.shape[1]), np.ones(train.shape[1])
+        std = train.std((0, 2, 3), dtype=np.float64) / 255
+        return train.mean((0, 2, 3), dtype=np.float64) / 255, np.maximum(std, 1e-3)
 
     def sides(self, given: list[int], targets: NDArray[np.int64], seed: int) -> NDArray[np.int8]:
         """Where each image goes: as its folder says; what has no test or validation part gives a share of its own."""

@@ -21,6 +21,7 @@ from danlu.base.durable import fingerprint, read_json, write_json, write_text
 from danlu.base.errors import UserError, near_names
 from danlu.data import table_fit as fitting
 from danlu.data.arrays import read_arrays, write_arrays
+from danlu.data.random_rows import is_random, random_rows
 from danlu.data.sample_splits import (
     NAMES,
     TEST,
@@ -48,7 +49,7 @@ class Table(SampleSource):
     kind: Literal["table"] = "table"
     """A table."""
     path: str
-    """A file, a folder or a glob."""
+    """A file, a folder or a glob; or random-classes, random-numbers, random-lines: small tables made on this machine."""
     target: str | tuple[str, ...]
     """The column to predict, or several of numbers."""
     target_kind: Literal["auto", "number", "category"] = "auto"
@@ -97,10 +98,12 @@ class Table(SampleSource):
     def files(self) -> list[Path]:
         """The source files, those of given splits too."""
         held = [p for p in (self.split.validation, self.split.test) if p] if isinstance(self.split, GivenFiles) else []
-        return [file for path in (self.path, *held) for file in source_files(path, ENDINGS)]
+        return [file for path in (self.path, *held) if not is_random(path) for file in source_files(path, ENDINGS)]
 
     def rows_of(self, path: str, intake: Intake, most: int | None = None) -> Rows:
         """The rows of a path."""
+        if is_random(path):
+            return random_rows(path, intake, most)
         return read(source_files(path, ENDINGS), self.names, self.skip_lines, intake, most)
 
     def columns_of(self, rows: Rows) -> dict[str, Column]:
