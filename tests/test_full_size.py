@@ -15,6 +15,7 @@ PUBLISHED = {
     "gpt3-175b": 174_604_259_328,  # by the formula below; the paper says 175.0B
     "resnet-50": 25_557_032,  # torchvision's models
     "vgg-16": 138_357_544,
+    "vit-b": 86_567_656,
 }
 
 
