@@ -17,6 +17,7 @@ PUBLISHED = {
     "vgg-16": 138_357_544,
     "deepspeech-2": 38_371_869,  # by the formula below; the paper says 38 million
     "bert-base": 109_482_240 + 1_538,  # bert-base-uncased with its pooler; and the matrix and bias of two classes
+    "vit-b": 86_567_656,
 }
 
 

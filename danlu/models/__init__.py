@@ -16,6 +16,7 @@ from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
+from danlu.models.vit_settings import Vit
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -25,6 +26,7 @@ MODELS: dict[str, type[Settings]] = {
     "vgg": Vgg,
     "resnet": Resnet,
     "detector": Detector,
+    "vit": Vit,
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
