@@ -61,6 +61,8 @@ class Output:
     head_scale: float = 1.0
     """Multiplier on the scores (1/width ratio under muP)."""
     scores: Tensor | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else a model gives, by name: frames of a protein. The model's file says which."""
 
 
 class SplitCard(Settings):

@@ -17,6 +17,7 @@ from danlu.data.given import Arrays
 from danlu.data.image import Image
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
+from danlu.data.structure import Structure
 from danlu.data.table import Table
 from danlu.data.text import Text
 
@@ -28,6 +29,7 @@ SOURCES: dict[str, type[Settings]] = {
     "image": Image,
     "series": Series,
     "sentences": Sentences,
+    "structure": Structure,
 }
 """kind -> settings of a kind of data."""
 

@@ -8,6 +8,7 @@ transformer.py    attention both ways and across, blocks, dropout: for encoders,
 from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
+from danlu.models.fold_settings import Fold
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -24,5 +25,6 @@ MODELS: dict[str, type[Settings]] = {
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "fold": Fold,
     "module": Module,
 }

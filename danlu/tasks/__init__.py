@@ -3,6 +3,7 @@
 from danlu.base.settings import Settings
 from danlu.tasks.chat import ChatTask
 from danlu.tasks.classify import Classify
+from danlu.tasks.fold import FoldTask
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.regress import Regress
@@ -13,4 +14,5 @@ TASKS: dict[str, type[Settings]] = {
     "classify": Classify,
     "regress": Regress,
     "forecast": Forecast,
+    "fold": FoldTask,
 }
