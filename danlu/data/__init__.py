@@ -19,6 +19,7 @@ from danlu.data.given import Arrays
 from danlu.data.image import Image
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
+from danlu.data.structure import Structure
 from danlu.data.table import Table
 from danlu.data.text import Text
 
@@ -32,6 +33,7 @@ SOURCES: dict[str, type[Settings]] = {
     "series": Series,
     "sentences": Sentences,
     "audio": Audio,
+    "structure": Structure,
 }
 """kind -> settings of a kind of data."""
 

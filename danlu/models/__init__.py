@@ -11,6 +11,7 @@ from danlu.models.decoder_settings import Decoder
 from danlu.models.deepspeech_settings import Deepspeech
 from danlu.models.detector_settings import Detector
 from danlu.models.encoder_settings import Encoder
+from danlu.models.fold_settings import Fold
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -32,5 +33,6 @@ MODELS: dict[str, type[Settings]] = {
     "recurrent": Recurrent,
     "deepspeech": Deepspeech,
     "encoder": Encoder,
+    "fold": Fold,
     "module": Module,
 }

@@ -4,6 +4,7 @@ from danlu.base.settings import Settings
 from danlu.tasks.chat import ChatTask
 from danlu.tasks.classify import Classify
 from danlu.tasks.detect import Detect
+from danlu.tasks.fold import FoldTask
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.masked import Masked
@@ -19,4 +20,5 @@ TASKS: dict[str, type[Settings]] = {
     "masked": Masked,
     "forecast": Forecast,
     "transcribe": Transcribe,
+    "fold": FoldTask,
 }
