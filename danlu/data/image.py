@@ -24,6 +24,7 @@ from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.augment import Augment, augmented
 from danlu.data.image_read import ENDINGS, Shape, decoded, sized
+from danlu.data.leaks import leaks
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, RandomSplit, SampleSplitSetting, assign
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
@@ -153,6 +154,9 @@ class Image(SampleSource):
             "mean": mean.tolist(), "std": std.tolist(),
         }  # fmt: skip
         write_json(folder / "preprocessing.json", features)
+        leakage, leaked = leaks(
+            (p.tobytes() for p in pixels), labels, [place.partition("|")[2] for place, _, _ in items], "images"
+        )
         write_text(
             folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
         )
@@ -161,7 +165,7 @@ class Image(SampleSource):
         )
         card = DataCard(
             kind=self.kind, source=self.path, rows_in=intake.n_in, rows_used=len(items), rows_rejected=dict(intake.reasons),
-            stations=(station,), splits=cards, features=features, warnings=tuple(intake.notes),
+            stations=(station,), splits=cards, features=features, leakage=leakage, warnings=(*leaked, *intake.notes),
             fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
         )  # fmt: skip
         write_json(folder / "card.json", card.model_dump(mode="json"))

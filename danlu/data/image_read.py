@@ -40,6 +40,7 @@ def decoded(path: Path, max_pixels: int, intake: Intake) -> Pixels | None:
     library = pillow()
     from PIL import ImageOps
 
+    library.MAX_IMAGE_PIXELS = None  # the limit here is max_pixels, held before anything is decoded
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -60,7 +61,7 @@ def decoded(path: Path, max_pixels: int, intake: Intake) -> Pixels | None:
                     image = library.alpha_composite(library.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 image = image.convert("L" if image.mode in ("1", "L") else "RGB")
                 array = np.asarray(image, np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError, library.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         intake.reject(path.name, "not an image that can be read", str(error))
         return None
     return array[..., None] if array.ndim == 2 else array

@@ -8,7 +8,9 @@ transformer.py    attention both ways and across, blocks, dropout: for encoders,
 from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
+from danlu.models.deepspeech_settings import Deepspeech
 from danlu.models.detector_settings import Detector
+from danlu.models.encoder_settings import Encoder
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -26,5 +28,7 @@ MODELS: dict[str, type[Settings]] = {
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "deepspeech": Deepspeech,
+    "encoder": Encoder,
     "module": Module,
 }

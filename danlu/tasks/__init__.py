@@ -6,7 +6,9 @@ from danlu.tasks.classify import Classify
 from danlu.tasks.detect import Detect
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
+from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
+from danlu.tasks.transcribe import Transcribe
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
@@ -14,5 +16,7 @@ TASKS: dict[str, type[Settings]] = {
     "classify": Classify,
     "regress": Regress,
     "detect": Detect,
+    "masked": Masked,
     "forecast": Forecast,
+    "transcribe": Transcribe,
 }
