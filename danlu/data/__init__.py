@@ -19,6 +19,7 @@ from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.table import Table
 from danlu.data.text import Text
+from danlu.data.waveform import Waveform
 
 SOURCES: dict[str, type[Settings]] = {
     "text": Text,
@@ -28,6 +29,7 @@ SOURCES: dict[str, type[Settings]] = {
     "image": Image,
     "series": Series,
     "sentences": Sentences,
+    "waveform": Waveform,
 }
 """kind -> settings of a kind of data."""
 

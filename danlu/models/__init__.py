@@ -12,6 +12,7 @@ from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
+from danlu.models.wavenet_settings import Wavenet
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -23,5 +24,6 @@ MODELS: dict[str, type[Settings]] = {
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "wavenet": Wavenet,
     "module": Module,
 }
