@@ -11,6 +11,7 @@ from danlu.base.durable import write_text
 from danlu.base.errors import UserError
 from danlu.base.toml import toml_value
 from danlu.base.units import short_count
+from danlu.data.audio_propose import propose_sounds
 from danlu.data.survey import Proposal, look_at
 from danlu.data.tokenizer import Bpe
 
@@ -56,8 +57,9 @@ def starter(data: str, proposal: Proposal) -> str:
 
 
 def sample_starter(data: str) -> str | None:
-    """The recipe for a table or a folder of images, or None: then it is text."""
+    """The recipe for a table or a folder of images or sounds, or None: then it is text."""
     path = Path(data)
+    why: dict[str, str] = {}
     if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
         from danlu.data.table_propose import propose
 
@@ -69,16 +71,20 @@ def sample_starter(data: str) -> str | None:
         settings, kind = {"kind": "image", "path": data}, {"kind": "classify"}
         reasons = {"path": f"{len(found):,} images; the folder an image lies in is its class"}
         model = {"kind": "resnet", "blocks": 1, "width": 32}
+    elif path.is_dir() and (sounds := propose_sounds(path)) is not None:
+        settings, reasons, model, why = sounds
+        kind = {"kind": "classify"}
     else:
         return None
     lines = [
         f"# A starter recipe for {data}.",
-        "# Every setting that is not here has its default: danlu list table, danlu list mlp, danlu list train.",
+        "# Every setting that is not here has its default: "
+        f"danlu list {settings['kind']}, danlu list {model['kind']}, danlu list train.",
         f"name = {toml_value(name_for(data))}",
         "",
         *section("data", settings, reasons),
         "",
-        *section("model", model, {}),
+        *section("model", model, why),
         "",
         *section("task", kind, {}),
         "",

@@ -61,6 +61,8 @@ class Output:
     head_scale: float = 1.0
     """Multiplier on the scores (1/width ratio under muP)."""
     scores: Tensor | None = None
+    lengths: Tensor | None = None
+    """(B,) positions of each sample that `scores` (B, T, K) are for, where the model has made them fewer."""
 
 
 class SplitCard(Settings):

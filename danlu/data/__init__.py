@@ -12,6 +12,7 @@ samples.py    what every kind but running text shares    arrays.py   prepared ar
 from __future__ import annotations
 
 from danlu.base.settings import Settings
+from danlu.data.audio import Audio
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
@@ -30,6 +31,7 @@ SOURCES: dict[str, type[Settings]] = {
     "series": Series,
     "sentences": Sentences,
     "waveform": Waveform,
+    "audio": Audio,
 }
 """kind -> settings of a kind of data."""
 

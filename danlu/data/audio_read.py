@@ -149,18 +149,3 @@ def as_samples(given: Any, limits: Limits) -> Samples:
     if found is None:
         raise UserError("sound", f"cannot be used: {intake.rejected[-1]['reason']}", got=intake.rejected[-1]["text"])
     return found
-
-
-def wav_bytes(samples: NDArray[Any], rate: int) -> bytes:
-    """Mono samples (n,), full scale at 1, as a 16-bit PCM WAV file; needs no library."""
-    import io
-    import wave
-
-    pcm = np.round(np.clip(np.asarray(samples, np.float64), -1.0, 1.0) * 32767).astype("<i2")
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(pcm.tobytes())
-    return buffer.getvalue()

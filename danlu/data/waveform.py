@@ -30,7 +30,6 @@ from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
 from danlu.data.waveform_split import Cut, Wanted, WaveformSplit, wanted
 
-FIELD = re.compile(r"\{(\w+)\}")
 FOLDER = "folder"
 QUANTILES = np.linspace(0, 1, 21)
 PEAK = 0.95
@@ -50,10 +49,11 @@ class Waveform(SampleSource):
     """Samples a second that every file comes to."""
     levels: Annotated[int, Field(ge=4, le=256)] = 256
     """Levels that a sample can have, spaced by mu-law with mu = levels - 1."""
-    name: str = ""
-    """What a file's name says, with fields in braces: "{digit}_{speaker}_{index}" reads 7_jackson_32.wav. Empty: nothing."""
+    names: str = ""
+    """Regular expression that a file's name (without its ending) must match, with groups for what it says:
+    "(?P<digit>[0-9])_(?P<speaker>[a-z]+)_[0-9]+". Empty: names say nothing."""
     conditions: tuple[str, ...] = ()
-    """Fields of the name, or "folder", that a sound is made from; what predict asks for comes first. Empty: none."""
+    """Groups of `names`, or "folder", that a sound is made from; what predict asks for comes first. Empty: none."""
     n_classes: dict[str, int] = Field(default_factory=dict)
     """Values of each condition, for danlu check when the data are not at hand."""
     shortest: Annotated[float, Field(ge=0)] = 0.02
@@ -75,15 +75,16 @@ class Waveform(SampleSource):
     """How clips become train, validation and test. Files that a given split names are not in train, even if data.path
     names them too."""
 
-    @field_validator("name")
+    @field_validator("names")
     @classmethod
     def _a_pattern(cls, value: str) -> str:
-        """Each field once, and something between fields."""
-        fields = FIELD.findall(value)
-        if value and not fields:
-            raise ValueError('must have fields in braces, such as "{digit}_{speaker}_{index}"')
-        if len(set(fields)) < len(fields) or "}{" in value or FOLDER in fields:
-            raise ValueError("must name each field once (and none folder), with something between fields")
+        """It must compile, and leave `folder` to folders."""
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"must be a regular expression ({error})") from None
+        if FOLDER in groups:
+            raise ValueError("must not have a group named folder, which is the folder that a file lies in")
         return value
 
     def files(self) -> list[Path]:
@@ -100,18 +101,18 @@ class Waveform(SampleSource):
         return sorted(sides.items())
 
     def said(self, path: Path) -> dict[str, str] | None:
-        """Fields of a file's name and its folder; None where the name does not match."""
-        found = re.fullmatch(FIELD.sub(lambda m: f"(?P<{m[1]}>.+?)", quoted(self.name)), path.stem)
-        if self.name and found is None:
+        """What a file's name and its folder say; None where the name does not match."""
+        found = re.fullmatch(self.names, path.stem) if self.names else None
+        if self.names and found is None:
             return None
-        return {FOLDER: path.parent.name} | (found.groupdict() if self.name and found else {})
+        return {FOLDER: path.parent.name} | (found.groupdict("") if found else {})
 
     def check_conditions(self) -> None:
-        """Conditions must be fields of the name, or the folder."""
-        known = [*FIELD.findall(self.name), FOLDER]
+        """Conditions must be groups of the names, or the folder."""
+        known = [*re.compile(self.names).groupindex, FOLDER]
         for name in (*self.conditions, *self.n_classes):
             if name not in known:
-                raise UserError("data.conditions", f"must be among {', '.join(known)}", got=name, fix="see data.name")
+                raise UserError("data.conditions", f"must be among {', '.join(known)}", got=name, fix="see data.names")
 
     def expected(self) -> dict[str, Any]:
         """From the names of the training files, or from the recipe where it gives n_classes."""
@@ -141,7 +142,7 @@ class Waveform(SampleSource):
             intake.n_in += 1
             said = self.said(path)
             if said is None:
-                intake.reject(path.name, "name does not match data.name", path.name)
+                intake.reject(path.name, "name does not match data.names", path.name)
             elif (samples := decoded(path, limits, intake)) is not None:
                 found.append((path.name, self.cleaned(samples), said))
                 sides.append(side)
@@ -240,11 +241,6 @@ class Waveform(SampleSource):
         """What is to be made: "7", "7, jackson", "speaker=jackson, digit=7, seconds=0.5, seed=3", or the same as a dict.
         What is not said is drawn from the seed: a duration that training held, any speaker."""
         return wanted(inputs, card.features)
-
-
-def quoted(name: str) -> str:
-    """A pattern whose fixed parts are taken literally; braces stay."""
-    return re.escape(name).replace(r"\{", "{").replace(r"\}", "}")
 
 
 def ordered(found: set[str]) -> list[str]:

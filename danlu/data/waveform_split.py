@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from danlu.base.contracts import Batch
 from danlu.base.errors import UserError
 from danlu.data import mulaw
-from danlu.data.audio_read import wav_bytes
 from danlu.data.order import GOLDEN, mixed
 
 Ids = NDArray[np.int64]
@@ -50,7 +49,7 @@ class WaveformSplit:
     ) -> None:
         self.samples, self.offsets, self.conditions = arrays["samples"], arrays["offsets"], arrays["conditions"]
         self.names = arrays["names"].tobytes().decode().split("\n")
-        self.n_levels, self.context, self.rate = (int(features[k]) for k in ("levels", "context", "rate"))
+        self.n_levels, self.context = int(features["levels"]), int(features["context"])
         self.gain_jitter, self.of_clip = gain_jitter, np.diff(self.offsets)
         self.cut = Cut.of(self.of_clip, window)
         self.lengths = self.cut.n
@@ -68,7 +67,9 @@ class WaveformSplit:
 
         clip, start, n = self.cut.clip[rows], self.cut.start[rows], self.cut.n[rows]
         if seeds is not None:
-            start = np.where(n < self.of_clip[clip], (share(seeds ^ PLACE) * (self.of_clip[clip] - n + 1)).astype(int), start)
+            start = np.where(
+                n < self.of_clip[clip], (share(seeds ^ PLACE) * (self.of_clip[clip] - n + 1)).astype(int), start
+            )
         lead = np.minimum(start, self.context)
         at = np.arange(int((lead + n).max()))
         inside = at < (lead + n)[:, None]
@@ -85,24 +86,21 @@ class WaveformSplit:
             "levels": levels, "targets": targets, "conditions": self.conditions[clip],
             "span": np.stack([start - lead, self.of_clip[clip]], 1), "clip": clip,
         }  # fmt: skip
-        return Batch({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, int(n.sum()), row_targets=n)
+        return Batch(
+            {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, int(n.sum()), row_targets=n
+        )
 
     def name(self, row: int) -> str:
         """7_jackson_32.wav, and from which sample where it is a later piece."""
         start = int(self.cut.start[row])
         return self.names[self.cut.clip[row]] + (f"[{start}:]" if start else "")
 
-    def wav(self, levels: Ids) -> bytes:
-        """Levels as a WAV file."""
-        return wav_bytes(mulaw.expanded(levels, self.n_levels), self.rate)
-
 
 class Wanted:
     """Clips to be made."""
 
-    def __init__(self, names: list[str], rows: Mapping[str, NDArray[Any]], features: Mapping[str, Any]) -> None:
+    def __init__(self, names: list[str], rows: Mapping[str, NDArray[Any]]) -> None:
         self.names, self.rows = names, rows
-        self.n_levels, self.rate = int(features["levels"]), int(features["rate"])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,10 +115,6 @@ class Wanted:
     def name(self, row: int) -> str:
         """7-jackson."""
         return self.names[row]
-
-    def wav(self, levels: Ids) -> bytes:
-        """Levels as a WAV file."""
-        return wav_bytes(mulaw.expanded(levels, self.n_levels), self.rate)
 
 
 def share(seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -152,7 +146,7 @@ def wanted(inputs: Sequence[Any], features: Mapping[str, Any]) -> Wanted:
         "n_samples": np.maximum(1, np.array(n_samples, np.int64)),
         "seeds": np.array(seeds, np.int64),
     }
-    return Wanted(names, rows, features)
+    return Wanted(names, rows)
 
 
 def parsed(given: Any, features: Mapping[str, Any]) -> dict[str, str]:

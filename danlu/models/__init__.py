@@ -2,11 +2,13 @@
 
 decoder.py        the GPT, one page            decoder_settings.py   its dials and arithmetic
 layers.py         norm, heads, activation      generate.py           tokens out
+transformer.py    attention both ways and across, blocks, dropout: for encoders, translators, vision
 """
 
 from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
 from danlu.models.decoder_settings import Decoder
+from danlu.models.deepspeech_settings import Deepspeech
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
@@ -25,5 +27,6 @@ MODELS: dict[str, type[Settings]] = {
     "dlinear": Dlinear,
     "recurrent": Recurrent,
     "wavenet": Wavenet,
+    "deepspeech": Deepspeech,
     "module": Module,
 }

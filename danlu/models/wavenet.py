@@ -67,7 +67,9 @@ class WavenetModel(nn.Module):
             self.head = nn.Linear(S, n_outputs)
             nn.init.zeros_(self.head.weight)
             counts = torch.tensor(features["level_counts"], dtype=torch.float32, device="cpu")
-            self.head.bias.data.copy_(torch.log((counts + 1) / (counts + 1).sum()))  # before it learns: how often a level is
+            self.head.bias.data.copy_(
+                torch.log((counts + 1) / (counts + 1).sum())
+            )  # before it learns: how often a level is
 
     def conditioned(self, conditions: Tensor) -> Tensor:
         """(B, C), -1 where unknown -> (L, B, 2G): the bias of each layer's gates."""

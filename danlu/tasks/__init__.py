@@ -7,6 +7,7 @@ from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.regress import Regress
 from danlu.tasks.synthesize import Synthesize
+from danlu.tasks.transcribe import Transcribe
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
@@ -15,4 +16,5 @@ TASKS: dict[str, type[Settings]] = {
     "regress": Regress,
     "forecast": Forecast,
     "synthesize": Synthesize,
+    "transcribe": Transcribe,
 }

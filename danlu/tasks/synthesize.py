@@ -13,6 +13,7 @@ from pydantic import Field
 from danlu.base.contracts import Batch, DataCard, Output, Split
 from danlu.base.durable import write_bytes
 from danlu.base.errors import UserError
+from danlu.base.sound import wav_bytes
 from danlu.tasks.panels import listing
 from danlu.tasks.samples import Panel, Predictions, SampleTask
 
@@ -129,7 +130,7 @@ class Synthesize(SampleTask):
     def write(self, predictions: Predictions, split: Any, card: DataCard, out: Path) -> bool:
         """A WAV file a clip."""
         for i, levels in enumerate(predictions):
-            write_bytes(out / file_name(split, i), split.wav(levels))
+            write_bytes(out / file_name(split, i), wav_of(levels, card))
         return True
 
 
@@ -147,6 +148,11 @@ class NatsScorer:
         w = np.ones(self.n_units) if rows is None else np.bincount(rows, minlength=self.n_units).astype(float)
         nats = float(w @ self.nats / (w @ self.counts))
         return {"nats_per_sample": nats, "bits_per_sample": nats / float(np.log(2))}
+
+
+def wav_of(levels: NDArray[np.int64], card: DataCard) -> bytes:
+    """Levels as a WAV file."""
+    return wav_bytes(np.array(card.features["level_values"])[levels], int(card.features["rate"]))
 
 
 def file_name(split: Split, row: int) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.contracts import DataCard
+from danlu.base.sound import spectrogram_png
 from danlu.tasks.panels import clips
 from danlu.tasks.samples import Panel
 
@@ -27,20 +26,27 @@ def clip_panels(task: Synthesize, model: nn.Module, split: Any, card: DataCard) 
     """New clips, one a value of the first condition in turn; and a real clip of each of these."""
     import torch
 
+    from danlu.tasks.synthesize import wav_of
+
     features = card.features
     values, n = features["values"], task.clips
     rng = np.random.default_rng(0)
-    of = [[i % len(values[0]), *(int(rng.integers(len(known))) for known in values[1:])] if values else [] for i in range(n)]
+    of = [
+        [i % len(values[0]), *(int(rng.integers(len(known))) for known in values[1:])] if values else []
+        for i in range(n)
+    ]
     most = int(LONGEST_S * features["rate"])
     lengths = [min(most, max(1, features["durations"][row[0] if row else 0][10])) for row in of]
     device = next(model.parameters()).device
     conditions = torch.tensor(of, dtype=torch.int64, device=device).reshape(n, len(values))
     seeds = torch.from_numpy(rng.integers(2**62, size=n))
     made = task.made(model, conditions, torch.tensor(lengths, device=device), seeds)
-    names = [", ".join(known[i] for i, known in zip(row, values, strict=True)) or f"clip {k}" for k, row in enumerate(of)]
-    drawn = [(split.wav(levels), picture(levels, card), name) for levels, name in zip(made, names, strict=True)]
+    names = [
+        ", ".join(known[i] for i, known in zip(row, values, strict=True)) or f"clip {k}" for k, row in enumerate(of)
+    ]
+    drawn = [(wav_of(levels, card), picture(levels, card), name) for levels, name in zip(made, names, strict=True)]
     real = real_clips(split, [row[0] if row else -1 for row in of], most)
-    shown = [(split.wav(levels), picture(levels, card), name) for levels, name in real]
+    shown = [(wav_of(levels, card), picture(levels, card), name) for levels, name in real]
     note = f"Drawn sample by sample at temperature {task.temperature:g}; not selected. Loudness in dB over time."
     return [clips("New clips", drawn, note), clips("Real clips, through the same levels", shown, "For comparison.")]
 
@@ -64,23 +70,11 @@ def real_clips(split: Any, wanted: list[int], most: int) -> list[tuple[NDArray[n
 
 
 def picture(levels: NDArray[np.int64], card: DataCard) -> bytes:
-    """A spectrogram as PNG: time to the right, frequency upwards, dark where loud."""
+    """A spectrogram: short-time Fourier transform in dB, FLOOR_DB deep."""
     samples = np.array(card.features["level_values"])[levels]
     size = 2 ** max(5, round(np.log2(0.025 * card.features["rate"])))
     samples = np.pad(samples, (0, max(0, size - len(samples))))
     hop = max(size // 4, -(-(len(samples) - size + 1) // WIDEST))
     frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::hop] * np.hanning(size)
-    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    decibel = 10 * np.log10(power + 1e-12)
-    shade = np.clip((decibel - decibel.max()) / FLOOR_DB + 1, 0, 1)
-    grey = np.round(255 * (1 - shade.T[::-1])).astype(np.uint8)
-    return png(np.repeat(grey, 2, 1))
-
-
-def png(grey: NDArray[np.uint8]) -> bytes:
-    """Grey pixels (H, W) as a PNG file (W3C, PNG specification, sections 5 and 9: one filter byte a row)."""
-    height, width = grey.shape
-    body = zlib.compress(np.pad(grey, ((0, 0), (1, 0))).tobytes(), 9)
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", body), (b"IEND", b""))
-    chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    decibel = 10 * np.log10(np.abs(np.fft.rfft(frames, axis=1)) ** 2 + 1e-12)
+    return spectrogram_png(np.maximum(decibel, decibel.max() - FLOOR_DB), zoom=2)
