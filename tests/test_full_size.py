@@ -15,6 +15,7 @@ PUBLISHED = {
     "gpt3-175b": 174_604_259_328,  # by the formula below; the paper says 175.0B
     "resnet-50": 25_557_032,  # torchvision's models
     "vgg-16": 138_357_544,
+    "wavenet": 46_779_648,  # by the formula below
 }
 
 
@@ -31,3 +32,18 @@ def test_gpt3_by_hand():
     layers, width, context, vocabulary = 96, 12288, 2048, 50257
     by_hand = layers * (12 * width**2 + 13 * width) + (vocabulary + context) * width + 2 * width
     assert by_hand == PUBLISHED["gpt3-175b"]
+
+
+def test_wavenet_by_hand():
+    """The default network of github.com/kan-bayashi/PytorchWaveNetVocoder (nets/wavenet.py), layer by layer, without its
+    28 acoustic features; then what danlu leaves out because it changes nothing, and what it puts in for speakers."""
+    levels, residual, skip, layers, speakers = 256, 512, 256, 30, 109
+    causal = 2 * levels * residual + residual
+    dilated = 2 * (2 * residual * residual + residual)  # tanh and sigmoid, kernel 2
+    to_skip, onward = residual * skip + skip, residual * residual + residual
+    post = skip * skip + skip + skip * levels + levels
+    published = causal + layers * (dilated + to_skip + onward) + post
+    assert published == 43_701_760
+    left_out = residual + (layers - 1) * skip + onward  # biases that add to others; the last layer's unused way on
+    told_speakers = speakers * layers * 2 * residual
+    assert published - left_out + told_speakers == PUBLISHED["wavenet"]

@@ -77,7 +77,7 @@ class WavenetModel(nn.Module):
         if self.about is None:
             return bias.expand(-1, len(conditions), -1).float()
         first = torch.tensor([0, *np.cumsum(self.sizes)[:-1].tolist()], device=conditions.device)
-        vectors = self.about((conditions.clamp_min(0) + first)) * (conditions >= 0)[..., None]
+        vectors = self.about(conditions.clamp_min(0) + first) * (conditions >= 0)[..., None]
         return bias + vectors.sum(1).view(len(conditions), len(self.blocks), -1).transpose(0, 1)
 
     def told(self, conditions: Tensor, at: Tensor, n: Tensor) -> Tensor:
