@@ -22,6 +22,7 @@ from danlu.data.series import Series
 from danlu.data.structure import Structure
 from danlu.data.table import Table
 from danlu.data.text import Text
+from danlu.data.waveform import Waveform
 
 SOURCES: dict[str, type[Settings]] = {
     "text": Text,
@@ -32,6 +33,7 @@ SOURCES: dict[str, type[Settings]] = {
     "boxes": Boxes,
     "series": Series,
     "sentences": Sentences,
+    "waveform": Waveform,
     "audio": Audio,
     "structure": Structure,
 }

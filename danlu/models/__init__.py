@@ -18,6 +18,7 @@ from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
 from danlu.models.vit_settings import Vit
+from danlu.models.wavenet_settings import Wavenet
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -31,6 +32,7 @@ MODELS: dict[str, type[Settings]] = {
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "wavenet": Wavenet,
     "deepspeech": Deepspeech,
     "encoder": Encoder,
     "fold": Fold,

@@ -9,6 +9,7 @@ from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
+from danlu.tasks.synthesize import Synthesize
 from danlu.tasks.transcribe import Transcribe
 
 TASKS: dict[str, type[Settings]] = {
@@ -19,6 +20,7 @@ TASKS: dict[str, type[Settings]] = {
     "detect": Detect,
     "masked": Masked,
     "forecast": Forecast,
+    "synthesize": Synthesize,
     "transcribe": Transcribe,
     "fold": FoldTask,
 }
