@@ -13,6 +13,7 @@ from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
+from danlu.models.seq2seq_settings import Seq2Seq
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -24,5 +25,6 @@ MODELS: dict[str, type[Settings]] = {
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "seq2seq": Seq2Seq,
     "module": Module,
 }
