@@ -68,7 +68,8 @@ class Translate(SampleTask):
         from danlu.tasks.beam import Search, searched
 
         f, scored = card.features, batch.n_targets > 0
-        how = Search(self.beams, self.length_penalty, f["begin_id"], f["end_id"], (f["pad_id"], f["begin_id"], f["unknown_id"]))  # fmt: skip
+        barred = f["pad_id"], f["begin_id"], f["unknown_id"]
+        how = Search(self.beams, self.length_penalty, f["begin_id"], f["end_id"], barred)
         if not hasattr(model, "step"):
             raise UserError("model.kind", "must write one token at a time for task translate", fix='write "seq2seq"')
         source, lengths = batch.tensors["source"], batch.tensors["lengths"]
@@ -116,9 +117,7 @@ class Translate(SampleTask):
     def rows(self, predictions: Predictions, split: Split, card: DataCard) -> list[dict[str, Any]]:
         """{"name", "source", "prediction"}."""
         sources = texts_of(split)[0]
-        return [
-            {"name": split.name(i), "source": sources[i], "prediction": p.text} for i, p in enumerate(predictions)
-        ]
+        return [{"name": split.name(i), "source": sources[i], "prediction": p.text} for i, p in enumerate(predictions)]
 
     def write(self, predictions: Predictions, split: Split, card: DataCard, out: Any) -> bool:
         """translations.txt: one line a line."""

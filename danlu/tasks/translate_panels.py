@@ -35,14 +35,19 @@ def panels_of(
     by_length = scores_by_length(sources, scorer)
     if by_length is not None:
         found.append(by_length)
-    shown = [i for i in order if 2 < len(predictions[i].tokens) < MOST_TOKENS and len(predictions[i].source) <= MOST_TOKENS]
+    shown = [
+        i for i in order if 2 < len(predictions[i].tokens) < MOST_TOKENS and len(predictions[i].source) <= MOST_TOKENS
+    ]
     if shown and (attention := predictions[shown[len(shown) // 2]].attention) is not None:
         one = predictions[shown[len(shown) // 2]]
         given, made = (
-            named(ids, features, side) for ids, side in ((one.source, "source"), ((*one.tokens, features["end_id"]), "target"))
+            named(ids, features, side)
+            for ids, side in ((one.source, "source"), ((*one.tokens, features["end_id"]), "target"))
         )
         note = "Rows: what was written; columns: the source. Mean of the heads of the last block."
-        found.append(matrix("Where each word was looked for", attention.astype(float).round(2).tolist(), made, given, note))
+        found.append(
+            matrix("Where each word was looked for", attention.astype(float).round(2).tolist(), made, given, note)
+        )
     return found
 
 

@@ -40,7 +40,10 @@ def pieces_from_two_files(folder: Path) -> dict[str, Any]:
         (folder / f"{name}.high").write_text("".join(f"{target}\n" for _, target in pairs))
     held = {name: str(folder / f"{file}.{{low,high}}") for name, file in (("validation", "dev"), ("test", "test"))}
     return {
-        "data": {"kind": "pairs", "path": str(folder / "train.{low,high}"), "vocab_size": 280, "joint": False, "split": {"kind": "given", **held}},
+        "data": {
+            "kind": "pairs", "path": str(folder / "train.{low,high}"), "vocab_size": 280, "joint": False,
+            "split": {"kind": "given", **held},
+        },
         "model": MODEL | {"tie": "none"}, "task": TASK | {"beams": 1, "label_smoothing": 0.0}, "train": {"batch": 6},
         "evaluate": {"on": "test"},
     }  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from danlu.base.contracts import DataCard
 from danlu.base.durable import read_json
 from danlu.base.errors import UserError
-from danlu.data.pairs import PairSplit, Pairs
+from danlu.data.pairs import Pairs, PairSplit
 from danlu.data.pairs_pieces import BEGIN, END, UNKNOWN, Pieces, learned
 from danlu.data.pairs_read import tidied
 from danlu.tasks.translate import spelled
@@ -79,7 +79,7 @@ def test_line_ends_are_newlines_alone(tmp_path: Path) -> None:
 def test_bad_rows_are_rejected_by_name_and_reason(tmp_path: Path) -> None:
     long = " ".join(["word"] * 60)
     bad = [("", "leer"), ("empty", " "), ("", ""), ROWS[0], ("x", long), (long, long)]
-    data, card = prepared(tmp_path, aligned(tmp_path, ROWS + bad), context=50)
+    _, card = prepared(tmp_path, aligned(tmp_path, ROWS + bad), context=50)
     assert card.rows_rejected == {
         "no source": 1, "no target": 1, "both sides empty": 1, "duplicate": 1,
         "one side over 6 times as long": 1, "too long": 1,
@@ -169,5 +169,5 @@ def test_new_sentences_come_as_texts_or_files(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_too_small_for_bytes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="data.vocab_size must be at least 260"):
+    with pytest.raises(UserError, match=r"data.vocab_size must be at least 260"):
         prepared(tmp_path, aligned(tmp_path, ROWS), pieces="bpe", vocab_size=100)

@@ -57,7 +57,9 @@ def test_beams_and_samples_can_be_chosen() -> None:
     found = net.step(inputs[:2, 3].repeat_interleave(2), reading)
     for row, (sample, beam, last) in enumerate([(2, 1, 0), (2, 0, 0), (0, 1, 1), (0, 1, 1)]):
         written = torch.stack([inputs[sample, 0], second[sample, beam], inputs[last, 3]])[None]
-        one = Batch({"source": source[sample : sample + 1], "lengths": lengths[sample : sample + 1], "inputs": written}, 0)
+        one = Batch(
+            {"source": source[sample : sample + 1], "lengths": lengths[sample : sample + 1], "inputs": written}, 0
+        )
         assert torch.allclose(found[row], scores(net, one)[0, -1], atol=1e-5)
 
 

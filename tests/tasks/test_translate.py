@@ -163,7 +163,9 @@ def test_smoothing_is_for_training_alone() -> None:
     batch, output = Batch({"targets": targets}, 3), Output(features=features, head_weight=matrix)
     logs, known = (features @ matrix.t()).log_softmax(-1), targets >= 0
     plain = -logs.detach()[known].gather(1, targets[known][:, None]).sum()
-    assert float(task.loss_sum(output, batch).detach()) == pytest.approx(float(0.7 * plain - 0.3 * logs.detach()[known].mean(1).sum()), rel=1e-5)
+    assert float(task.loss_sum(output, batch).detach()) == pytest.approx(
+        float(0.7 * plain - 0.3 * logs.detach()[known].mean(1).sum()), rel=1e-5
+    )
     with torch.no_grad():
         assert float(task.loss_sum(output, batch)) == pytest.approx(float(plain), rel=1e-5)
 
