@@ -17,6 +17,7 @@ from danlu.data.boxes import Boxes
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
+from danlu.data.pairs import Pairs
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.structure import Structure
@@ -36,6 +37,7 @@ SOURCES: dict[str, type[Settings]] = {
     "waveform": Waveform,
     "audio": Audio,
     "structure": Structure,
+    "pairs": Pairs,
 }
 """kind -> settings of a kind of data."""
 

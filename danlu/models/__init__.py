@@ -19,6 +19,7 @@ from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
 from danlu.models.vit_settings import Vit
 from danlu.models.wavenet_settings import Wavenet
+from danlu.models.seq2seq_settings import Seq2Seq
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -36,5 +37,6 @@ MODELS: dict[str, type[Settings]] = {
     "deepspeech": Deepspeech,
     "encoder": Encoder,
     "fold": Fold,
+    "seq2seq": Seq2Seq,
     "module": Module,
 }

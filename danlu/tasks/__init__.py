@@ -11,6 +11,7 @@ from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
 from danlu.tasks.synthesize import Synthesize
 from danlu.tasks.transcribe import Transcribe
+from danlu.tasks.translate import Translate
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
@@ -23,4 +24,5 @@ TASKS: dict[str, type[Settings]] = {
     "synthesize": Synthesize,
     "transcribe": Transcribe,
     "fold": FoldTask,
+    "translate": Translate,
 }
