@@ -15,6 +15,7 @@ from danlu.base.settings import Settings
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
+from danlu.data.protein import Proteins
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.table import Table
@@ -28,6 +29,7 @@ SOURCES: dict[str, type[Settings]] = {
     "image": Image,
     "series": Series,
     "sentences": Sentences,
+    "protein": Proteins,
 }
 """kind -> settings of a kind of data."""
 

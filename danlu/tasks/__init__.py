@@ -6,6 +6,7 @@ from danlu.tasks.classify import Classify
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.regress import Regress
+from danlu.tasks.tag import Tag
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
@@ -13,4 +14,5 @@ TASKS: dict[str, type[Settings]] = {
     "classify": Classify,
     "regress": Regress,
     "forecast": Forecast,
+    "tag": Tag,
 }
