@@ -18,6 +18,7 @@ from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
 from danlu.data.pairs import Pairs
+from danlu.data.protein import Proteins
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.structure import Structure
@@ -34,6 +35,7 @@ SOURCES: dict[str, type[Settings]] = {
     "boxes": Boxes,
     "series": Series,
     "sentences": Sentences,
+    "protein": Proteins,
     "waveform": Waveform,
     "audio": Audio,
     "structure": Structure,

@@ -7,6 +7,7 @@ transformer.py    attention both ways and across, blocks, dropout: for encoders,
 
 from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
+from danlu.models.convtagger_settings import Convtagger
 from danlu.models.decoder_settings import Decoder
 from danlu.models.deepspeech_settings import Deepspeech
 from danlu.models.detector_settings import Detector
@@ -33,6 +34,7 @@ MODELS: dict[str, type[Settings]] = {
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "convtagger": Convtagger,
     "wavenet": Wavenet,
     "deepspeech": Deepspeech,
     "encoder": Encoder,

@@ -9,6 +9,7 @@ from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
+from danlu.tasks.tag import Tag
 from danlu.tasks.synthesize import Synthesize
 from danlu.tasks.transcribe import Transcribe
 from danlu.tasks.translate import Translate
@@ -21,6 +22,7 @@ TASKS: dict[str, type[Settings]] = {
     "detect": Detect,
     "masked": Masked,
     "forecast": Forecast,
+    "tag": Tag,
     "synthesize": Synthesize,
     "transcribe": Transcribe,
     "fold": FoldTask,
