@@ -3,9 +3,13 @@
 from danlu.base.settings import Settings
 from danlu.tasks.chat import ChatTask
 from danlu.tasks.classify import Classify
+from danlu.tasks.detect import Detect
+from danlu.tasks.fold import FoldTask
 from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
+from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
+from danlu.tasks.synthesize import Synthesize
 from danlu.tasks.transcribe import Transcribe
 
 TASKS: dict[str, type[Settings]] = {
@@ -13,6 +17,10 @@ TASKS: dict[str, type[Settings]] = {
     "chat": ChatTask,
     "classify": Classify,
     "regress": Regress,
+    "detect": Detect,
+    "masked": Masked,
     "forecast": Forecast,
+    "synthesize": Synthesize,
     "transcribe": Transcribe,
+    "fold": FoldTask,
 }

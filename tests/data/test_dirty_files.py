@@ -140,7 +140,86 @@ IMAGES = {
     "one pixel": images(lambda p: picture(p / "b/one.png", "L", (1, 1)), used=9),
 }
 
-DIRT: dict[str, Dirt] = {**TABLES, **IMAGES}
+
+def sounds(defect: Callable[[Path], object], **expected: Any) -> Dirt:
+    """Eight good sounds in two class folders, and a defect."""
+
+    def make(folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        for i in range(8):
+            (folder / "sounds" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            sound(folder / "sounds" / "ab"[i % 2] / f"{i}.wav", rng.normal(0, 0.1, 2000))
+        defect(folder / "sounds")
+
+    return Dirt({"kind": "audio", "path": "sounds"}, make, **expected)
+
+
+def sound(path: Path, samples: Any, rate: int = 8000, subtype: str = "PCM_16") -> None:
+    import soundfile
+
+    soundfile.write(path, samples, rate, subtype=subtype)
+
+
+def cut_sound(path: Path) -> None:
+    whole = (path / "a/0.wav").read_bytes()
+    (path / "a/x.wav").write_bytes(whole[: len(whole) // 2])
+
+
+def noise(n: int, channels: int = 1) -> Any:
+    return np.random.default_rng(1).normal(0, 0.1, (n, channels))
+
+
+SOUNDS = {
+    "text called wav": sounds(lambda p: (p / "a/x.wav").write_text("no"), rejected={"a/x.wav": "not a sound"}),
+    "an empty sound file": sounds(lambda p: (p / "a/x.wav").write_bytes(b""), rejected={"a/x.wav": "empty"}),
+    "a sound cut short": sounds(cut_sound, rejected={"a/x.wav": "truncated"}),
+    "silence": sounds(lambda p: sound(p / "a/x.wav", np.zeros(2000)), rejected={"a/x.wav": "silent"}),
+    "no frames": sounds(lambda p: sound(p / "a/x.wav", np.zeros(0)), rejected={"a/x.wav": "empty"}),
+    "NaN samples": sounds(
+        lambda p: sound(p / "a/x.wav", np.full(2000, np.nan, "f4"), subtype="FLOAT"), rejected={"a/x.wav": "not finite"}
+    ),
+    "an hour too long": sounds(
+        lambda p: sound(p / "a/x.wav", noise(8000 * 100)), rejected={"a/x.wav": "longer than data.longest"}
+    ),
+    "another rate, two channels": sounds(lambda p: sound(p / "a/x.wav", noise(9000, 2), 44_100), used=9),
+}
+
+
+def cells(defect: Callable[[Path], object], **expected: Any) -> Dirt:
+    """Six good pictures with a box each, as Pascal VOC, and a defect in what belongs to a seventh."""
+
+    def make(folder: Path) -> None:
+        for i in range(7):
+            annotated(folder / "voc", f"p{i}")
+        defect(folder / "voc")
+
+    return Dirt({"kind": "boxes", "path": "voc", "size": (64, 64)}, make, **expected)
+
+
+def annotated(root: Path, name: str, box: str = "<xmin>4</xmin><ymin>4</ymin><xmax>20</xmax><ymax>20</ymax>") -> None:
+    root.mkdir(exist_ok=True)
+    picture(root / f"{name}.png", "RGB", (32, 32))
+    about = f"<filename>{name}.png</filename><size><width>32</width><height>32</height></size>"
+    item = f"<object><name>cell</name><bndbox>{box}</bndbox></object>"
+    (root / f"{name}.xml").write_text(f"<annotation>{about}{item}</annotation>")
+
+
+BOXES = {
+    "XML cut short": cells(lambda p: (p / "p0.xml").write_text("<annotation><object>"), rejected={"p0": "broken_ann"}),
+    "XML that declares entities": cells(
+        lambda p: (p / "p0.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'),
+        rejected={"p0": "broken_ann"},
+    ),
+    "a picture that is not there": cells(lambda p: (p / "p0.png").unlink(), rejected={"p0": "missing_picture"}),
+    "a picture of another size": cells(lambda p: picture(p / "p0.png", "RGB", (40, 40)), rejected={"p0": "other_size"}),
+    "a picture that is none": cells(lambda p: (p / "p0.png").write_text("no"), rejected={"p0": "unreadable"}),
+    "a box of no area": cells(
+        lambda p: annotated(p, "p0", "<xmin>4</xmin><ymin>4</ymin><xmax>4</xmax><ymax>9</ymax>"), used=7
+    ),
+    "a box without numbers": cells(lambda p: annotated(p, "p0", "<xmin>left</xmin>"), used=7),
+}
+
+DIRT: dict[str, Dirt] = {**TABLES, **IMAGES, **SOUNDS, **BOXES}
 
 
 @pytest.mark.parametrize("name", DIRT)
