@@ -157,9 +157,7 @@ def column_of(name: str, columns: Columns | None) -> NDArray[Any]:
     return columns[name]
 
 
-def named(
-    split: NamedSplit, columns: Columns | None, rng: np.random.Generator, classes: NDArray[Any] | None
-) -> Labels:
+def named(split: NamedSplit, columns: Columns | None, rng: np.random.Generator, classes: NDArray[Any] | None) -> Labels:
     """As the column says; a share of train for validation where it names none."""
     said = np.char.lower(np.char.strip(column_of(split.column, columns).astype(str)))
     labels = np.full(len(said), -1, np.int8)

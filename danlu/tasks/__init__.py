@@ -9,8 +9,8 @@ from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
-from danlu.tasks.tag import Tag
 from danlu.tasks.synthesize import Synthesize
+from danlu.tasks.tag import Tag
 from danlu.tasks.transcribe import Transcribe
 from danlu.tasks.translate import Translate
 
