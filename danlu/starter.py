@@ -23,6 +23,10 @@ SIZES = (300_000, 500_000, 1_000_000, 3_000_000, 10_000_000)
 """Models that a laptop trains in minutes."""
 
 
+BOX_FILES = ("Annotations/*.xml", "annotations/instances_*.json", "train/*.xml", "train/*.coco.json")
+"""What lies in a folder of pictures with boxes (data/boxes_files.py)."""
+
+
 def write_starter(data: str, out: Path) -> Path:
     """Look at the data and write a recipe for it; an existing file is never overwritten."""
     if out.exists():
@@ -65,6 +69,9 @@ def sample_starter(data: str) -> str | None:
 
         settings, reasons, task = propose(path)
         model, kind = {"kind": "mlp", "layers": [256, 128], "dropout": 0.1}, {"kind": task}
+    elif any(next(path.glob(form), None) for form in BOX_FILES):
+        settings, kind, model = {"kind": "boxes", "path": data}, {"kind": "detect"}, {"kind": "detector"}
+        reasons = {"path": "pictures with boxes on them; danlu list boxes shows the layouts' settings"}
     elif path.is_dir() and (
         found := sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
     ):
