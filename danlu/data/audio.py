@@ -26,7 +26,7 @@ from danlu.data.audio_features import Spectrum
 from danlu.data.audio_list import Clip, Naming, clips_at
 from danlu.data.audio_read import ENDINGS, Limits, Samples, as_samples, decoded, soundfile
 from danlu.data.audio_split import AudioSplit, Form, Scale, listed, measured, packed
-from danlu.data.image import SPLIT_FOLDERS
+from danlu.data.image_list import SPLIT_FOLDERS
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
@@ -210,9 +210,10 @@ class Audio(SampleSource):
             shares = {"test": TEST, "validation": VALIDATION}
             split = split.model_copy(update={name: 0.0 for name, side in shares.items() if side in given})
         columns = {
-            name: np.array([clips[i].groups.get(name, "") for i in rest]) for name in (clips[0].groups if clips else ())
+            name: np.array([clips[i].groups.get(name, "") for i in rest.tolist()])
+            for name in (clips[0].groups if clips else ())
         }
-        texts = [clips[i].label or self.said(clips[i]) for i in rest]
+        texts = [clips[i].label or self.said(clips[i]) for i in rest.tolist()]
         few = len(set(texts)) * 2 <= len(texts)
         labels[rest] = assign(split, len(rest), seed, columns, np.array(texts) if few else None)
         return labels

@@ -40,7 +40,7 @@ class GruScan(torch.autograd.Function):
         """Through time; what does not depend on later steps is computed for all of them at once."""
         state, held, own, gates, h = ctx.saved_tensors
         width = state.shape[1]
-        reset, update, new = gates.split(width, -1)
+        reset, update, new = gates.chunk(3, -1)
         to_new = (1 - update) * (1 - new * new)
         to_update = (h[:-1] - new) * update * (1 - update)
         to_reset = own * reset * (1 - reset)
@@ -48,7 +48,7 @@ class GruScan(torch.autograd.Function):
         d_x, d_own = torch.empty_like(gates), torch.empty_like(gates)
         d_h, kept = torch.zeros_like(h[0]), [None] * len(given) if held is None else held.unbind(0)
         factors = list(zip(*(y.unbind(0) for y in (to_new, to_reset, to_update, reset, update)), strict=True))
-        outs = [d_x[..., 2 * width :], *d_own.split(width, -1), d_own]
+        outs = [d_x[..., 2 * width :], *d_own.chunk(3, -1), d_own]
         places = list(zip(*(y.unbind(0) for y in outs), strict=True))
         for t in range(len(given) - 1, -1, -1):
             by_new, by_reset, by_update, own_reset, keep = factors[t]
