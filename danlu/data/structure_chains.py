@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from danlu.data.structure_read import BACKBONE, Entry, RawChain, Site
+from danlu.data.structure_read import BACKBONE, Entry, Site
 
 LETTERS = "ARNDCQEGHILKMFPSTWYVX"
 """Residue types in the order of AlphaFold's tables (Jumper et al. 2021); X is any other."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from danlu.tasks.fold_scores import FoldScorer, Folded, Native, distances, lddt_by_residue
+from danlu.tasks.fold_scores import Folded, FoldScorer, Native, distances, lddt_by_residue
 from danlu.tasks.panels import Panel, lines, listing, matrix, points
 
 CONTACT = 8.0
