@@ -17,8 +17,8 @@ WARN_FROM = 0.01
 
 def copies(keys: Sequence[Hashable], labels: NDArray[np.int8]) -> list[int]:
     """Numbers of the held-out samples whose key is also a training sample's."""
-    train = {keys[i] for i in np.flatnonzero(labels == TRAIN)}
-    return [int(i) for i in np.flatnonzero(labels > TRAIN) if keys[i] in train]
+    train = {keys[i] for i in np.flatnonzero(labels == TRAIN).tolist()}
+    return [i for i in np.flatnonzero(labels > TRAIN).tolist() if keys[i] in train]
 
 
 def report(
