@@ -47,6 +47,6 @@ def random_columns(path: str) -> dict[str, NDArray[np.float32] | NDArray[np.int6
 def random_rows(path: str, intake: Intake, most: int | None = None) -> Rows:
     """The same as a file would give it: fields are text, with every digit that float32 has."""
     columns = random_columns(path)
-    values = [list(map(str, row)) for row in zip(*columns.values(), strict=True)][:most]
+    values: list[list[str | None]] = [[*map(str, row)] for row in zip(*columns.values(), strict=True)][:most]
     intake.n_in += len(values)
-    return Rows(list(columns), list(values), [f"{path}:{i + 1}" for i in range(len(values))])
+    return Rows(list(columns), values, [f"{path}:{i + 1}" for i in range(len(values))])

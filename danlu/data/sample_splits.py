@@ -16,6 +16,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Labels = NDArray[np.int8]
 TRAIN, VALIDATION, TEST = range(3)
 NAMES = ("train", "validation", "test")
+SPLIT_FOLDERS = {
+    "train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST, "val": VALIDATION, "valid": VALIDATION,
+    "validation": VALIDATION,
+}  # fmt: skip
+"""What folders and lists call the splits."""
 Columns = Mapping[str, NDArray[Any]]
 
 
