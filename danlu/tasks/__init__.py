@@ -10,7 +10,9 @@ from danlu.tasks.language import Language
 from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
 from danlu.tasks.synthesize import Synthesize
+from danlu.tasks.tag import Tag
 from danlu.tasks.transcribe import Transcribe
+from danlu.tasks.translate import Translate
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
@@ -20,7 +22,9 @@ TASKS: dict[str, type[Settings]] = {
     "detect": Detect,
     "masked": Masked,
     "forecast": Forecast,
+    "tag": Tag,
     "synthesize": Synthesize,
     "transcribe": Transcribe,
     "fold": FoldTask,
+    "translate": Translate,
 }
