@@ -26,8 +26,17 @@ from danlu.data.audio_features import Spectrum
 from danlu.data.audio_list import Clip, Naming, clips_at
 from danlu.data.audio_read import ENDINGS, Limits, Samples, as_samples, decoded, soundfile
 from danlu.data.audio_split import AudioSplit, Form, Scale, listed, measured, packed
-from danlu.data.image_list import SPLIT_FOLDERS
-from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
+from danlu.data.sample_splits import (
+    NAMES,
+    SPLIT_FOLDERS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    GivenFiles,
+    RandomSplit,
+    SampleSplitSetting,
+    assign,
+)  # fmt: skip
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
 from danlu.data.transcripts import Unit, n_needed, plain, spelt
