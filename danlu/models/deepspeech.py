@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from danlu.base.contracts import Batch, Output
 from danlu.models.deepspeech_settings import Deepspeech
+from danlu.models.scan import GruScan
 
 CUT = 20.0
 """Where the paper's ReLU ends."""
@@ -23,15 +24,8 @@ class Inside:
 
     def __init__(self, lengths: Tensor, n_frames: int) -> None:
         self.lengths = lengths
-        at = torch.arange(n_frames, device=lengths.device)
-        self.mask = at < lengths[:, None]
+        self.mask = torch.arange(n_frames, device=lengths.device) < lengths[:, None]
         self.is_full = bool(self.mask.all())
-        self.reverse = torch.where(self.mask, lengths[:, None] - 1 - at, at)
-        """(B, T) each sound from its end, its own inverse."""
-
-    def reversed(self, x: Tensor) -> Tensor:
-        """(B, T, N) with each sound turned round."""
-        return x.gather(1, self.reverse[..., None].expand_as(x))
 
 
 class SequenceNorm(nn.BatchNorm1d):
@@ -65,7 +59,8 @@ class Convolution(nn.Module):
         inside = Inside((inside.lengths + self.stride - 1) // self.stride, x.shape[2])
         if self.norm is not None:
             x = self.norm.normed(x.transpose(1, 2), inside).transpose(1, 2)
-        return x.clamp(0, CUT) * inside.mask[:, None, :, None], inside
+        x = F.hardtanh(x, 0.0, CUT)
+        return x if inside.is_full else x * inside.mask[:, None, :, None], inside
 
 
 class Scan(nn.Module):
@@ -90,20 +85,27 @@ class Scan(nn.Module):
         x = self.product(x)
         if self.norm is not None:
             x = self.norm.normed(x, inside)
-        ways = [x] if len(self.state) == 1 else [x, inside.reversed(x)]
-        states = self.steps(torch.stack(ways).unbind(2))
-        found = torch.stack(states, 2)
-        return found[0] if len(ways) == 1 else found[0] + inside.reversed(found[1])
+        both = len(self.state) == 2
+        held = None if inside.is_full else inside.mask[..., None].to(x.dtype)
+        ways, held = (y if y is None else two_ways(y.transpose(0, 1), both) for y in (x, held))
+        state = self.state.to(ways.dtype)
+        if self.cell == "gru":
+            found: Tensor = GruScan.apply(ways, state, held)  # type: ignore[no-untyped-call]
+        else:
+            found = torch.stack(self.steps(ways, state, held))
+        found = found[:, 0] + found[:, 1].flip(0) if both else found[:, 0]
+        return found.transpose(0, 1)
 
-    def steps(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        """T times (D, B, G H) -> T times (D, B, H)."""
-        width, state = self.width, self.state.to(inputs[0].dtype)
-        h = inputs[0].new_zeros(*inputs[0].shape[:2], width)
+    def steps(self, inputs: Tensor, state: Tensor, held: Tensor | None) -> list[Tensor]:
+        """(T, D, B, G H) -> T times (D, B, H). What is not held, (T, D, B, 1), is set back to 0: so the way back starts at
+        each sound's own end."""
+        width = self.width
+        h = inputs.new_zeros(*inputs.shape[1:3], width)
         memory, states = h, []
-        for x in inputs:
+        for t, x in enumerate(inputs):
             if self.cell == "rnn":
                 h = torch.baddbmm(x, h, state).clamp(0, CUT)
-            elif self.cell == "gru":
+            elif self.cell == "gru":  # in words; GruScan does the same faster
                 own = torch.bmm(h, state)
                 gates = torch.sigmoid(x[..., : 2 * width] + own[..., : 2 * width])
                 new = torch.tanh(x[..., 2 * width :] + gates[..., :width] * own[..., 2 * width :])
@@ -112,9 +114,16 @@ class Scan(nn.Module):
                 gates = torch.baddbmm(x, h, state)
                 into, keep, out = torch.sigmoid(gates[..., : 3 * width]).split(width, 2)
                 memory = keep * memory + into * torch.tanh(gates[..., 3 * width :])
+                memory = memory if held is None else memory * held[t]
                 h = out * torch.tanh(memory)
+            h = h if held is None else h * held[t]
             states.append(h)
         return states
+
+
+def two_ways(x: Tensor, both: bool) -> Tensor:
+    """(T, B, N) -> (T, D, B, N): and from its end."""
+    return torch.stack([x, x.flip(0)], 1) if both else x[:, None].contiguous()
 
 
 class Dense(nn.Module):
@@ -128,7 +137,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor, inside: Inside) -> Tensor:
         """(B, T, N) -> (B, T, H)."""
         x = self.product(x)
-        return (x if self.norm is None else self.norm.normed(x, inside)).clamp(0, CUT)
+        return F.hardtanh(x if self.norm is None else self.norm.normed(x, inside), 0.0, CUT)
 
 
 class Lookahead(nn.Module):
@@ -169,8 +178,11 @@ class DeepspeechModel(nn.Module):
             self.head = nn.Linear(width if settings.n_dense else d_in, n_outputs)
 
     def dropped(self, x: Tensor) -> Tensor:
-        """Dropout."""
-        return F.dropout(x, self.settings.dropout, self.training) if self.settings.dropout else x
+        """(B, T, N) or (B, N) with the same numbers dropped in all frames of a sound (Gal and Ghahramani 2016)."""
+        if not self.settings.dropout or not self.training:
+            return x
+        ones = torch.ones_like(x[:, :1] if x.dim() == 3 else x)
+        return x * F.dropout(ones, self.settings.dropout)
 
     def forward(self, batch: Batch) -> Output:
         """Scores of each frame, or of each sound."""
