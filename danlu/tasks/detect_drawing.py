@@ -67,7 +67,8 @@ def drawn(split: Split, row: int, found: Array, true: Array | None, card: DataCa
         x1, y1, x2, y2 = (float(v) for v in box[:4] * factor)
         pen.rectangle([x1, y1, max(x1, x2), max(y1, y2)], outline=colour, width=line)
         text = f"{card.features['classes'][int(box[5])]} {box[4]:.2f}"
-        pen.text((x1 + line + 2, y1 + line), text, fill=colour, font=font)
+        pen.rectangle(pen.textbbox((x1 + line, y1 + line), text, font=font), fill=colour)
+        pen.text((x1 + line, y1 + line), text, fill="white", font=font)
     buffer = io.BytesIO()
     image.save(buffer, "PNG" if whole else "JPEG", **({} if whole else {"quality": 85}))
     return buffer.getvalue()
