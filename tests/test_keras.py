@@ -19,6 +19,7 @@ from danlu.base.errors import UserError  # noqa: E402
 from danlu.data.order import Order  # noqa: E402
 from danlu.data.random_rows import random_columns  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on numpy 2
 PLAIN = {"max_norm": "none", "precision": "fp32", "threads": 1}
 EPS = 1e-12
 """So small that it does not matter that Keras adds it before the bias correction and torch after. At 1e-7 the weights of a

@@ -17,7 +17,8 @@ Labels = NDArray[np.int8]
 TRAIN, VALIDATION, TEST = range(3)
 NAMES = ("train", "validation", "test")
 SIDES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
-"""What a column may call them."""
+"""What columns, folders and lists may call them."""
+SPLIT_FOLDERS = {name: number for number, names in enumerate(SIDES) for name in names}
 Columns = Mapping[str, NDArray[Any]]
 
 
