@@ -17,6 +17,8 @@ PUBLISHED = {
     "vgg-16": 138_357_544,
     "deepspeech-2": 38_371_869,  # by the formula below; the paper says 38 million
     "bert-base": 109_482_240 + 1_538,  # bert-base-uncased with its pooler; and the matrix and bias of two classes
+    "vit-b": 86_567_656,
+    "wavenet": 46_779_648,  # by the formula below
 }
 
 
@@ -52,3 +54,18 @@ def test_bert_base_by_hand():
     pooler = width**2 + width
     assert tables + layers * block + pooler == 109_482_240
     assert PUBLISHED["bert-base"] == 109_482_240 + 2 * width + 2
+
+
+def test_wavenet_by_hand():
+    """The default network of github.com/kan-bayashi/PytorchWaveNetVocoder (nets/wavenet.py), layer by layer, without its
+    28 acoustic features; then what danlu leaves out because it changes nothing, and what it puts in for speakers."""
+    levels, residual, skip, layers, speakers = 256, 512, 256, 30, 109
+    causal = 2 * levels * residual + residual
+    dilated = 2 * (2 * residual * residual + residual)  # tanh and sigmoid, kernel 2
+    to_skip, onward = residual * skip + skip, residual * residual + residual
+    post = skip * skip + skip + skip * levels + levels
+    published = causal + layers * (dilated + to_skip + onward) + post
+    assert published == 43_701_760
+    left_out = residual + (layers - 1) * skip + onward  # biases that add to others; the last layer's unused way on
+    told_speakers = speakers * layers * 2 * residual
+    assert published - left_out + told_speakers == PUBLISHED["wavenet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def some_images(folder: Path) -> tuple[str, str]:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for i in range(60):
+    for i in range(42):
         name = ("stripes", "bars", "noise")[i % 3]
         pixels = rng.integers(0, 90, (16, 16, 3), np.uint8)
         pixels[::4] += np.uint8(120 * (name == "stripes"))
@@ -41,7 +42,7 @@ def some_sounds(folder: Path) -> tuple[str, str]:
     import soundfile
 
     rng = np.random.default_rng(0)
-    for i in range(60):
+    for i in range(42):
         name, rate = ("low", "high")[i % 2], (8000, 16000)[i % 3 == 0]
         t = np.arange(int(rate * rng.uniform(0.1, 0.2))) / rate
         sound = 0.3 * np.sin(2 * np.pi * (300 if name == "low" else 1200) * t) + 0.02 * rng.normal(size=len(t))
@@ -59,7 +60,11 @@ def test_own_data_train_without_an_edit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data, one = made(tmp_path)
-    for words in (["init", data, "--out", "r.toml"], ["run", "r.toml", "--out", "run"], ["predict", "run", one]):
+    for words in (
+        ["init", data, "--out", "r.toml"],
+        ["run", "r.toml", "--out", "run", "--set", "train.threads=1"],
+        ["predict", "run", one, "--out", "found"],
+    ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(words)
         said = capsys.readouterr()
@@ -67,5 +72,8 @@ def test_own_data_train_without_an_edit(
     scores = json.loads(Path("run/evaluate/scores.json").read_text(encoding="utf-8"))
     assert scores["metrics"]["accuracy"]["value"] > 0.8
     assert Path("run/report.html").stat().st_size > 10_000
+    with Path("found/predictions.csv").open(newline="", encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert [row["prediction"] for row in listed] == [json.loads(line)["prediction"] for line in said.out.splitlines()]
     first = json.loads(said.out.splitlines()[0])
     assert first["prediction"] in {"yes", "no", "stripes", "bars", "noise", "low", "high"}

@@ -63,6 +63,8 @@ class Output:
     scores: Tensor | None = None
     lengths: Tensor | None = None
     """(B,) positions of each sample that `scores` (B, T, K) are for, where the model has made them fewer."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else a model gives, by name: frames of a protein. The model's file says which."""
 
 
 class SplitCard(Settings):

@@ -69,7 +69,7 @@ class Spectrum(Settings):
     def sizes(self, rate: int) -> tuple[int, int, int]:
         """(samples of a window, of a hop, of the FFT): that of a power of two for the smooth forms."""
         window, hop = max(2, round(self.window * rate)), max(1, round(self.hop * rate))
-        n_fft = window if self.form == "log_spectrogram" else 2 ** math.ceil(math.log2(2 * window))
+        n_fft = window if self.form == "log_spectrogram" else 2 ** math.ceil(math.log2(window))
         return window, hop, n_fft
 
     def n_bins(self, rate: int) -> int:

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.contracts import Batch
-from danlu.data.audio_augment import AudioAugment, Draws, changed, inside, masked
+from danlu.data.audio_augment import AudioAugment, changed, inside, masked
 from danlu.data.audio_features import Spectrum
 from danlu.data.audio_read import Samples
+from danlu.data.augment import Draws
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Arrays = dict[str, NDArray[Any]]
+FRAMES_AT_ONCE = 1 << 17
+SAMPLES_AT_ONCE = 1 << 23
+"""Samples that become spectra together: about 200 MB of them."""
 
 
 class Scale(NamedTuple):
@@ -69,6 +73,8 @@ class AudioSplit:
         self.n_samples = np.diff(arrays["offsets"])
         self.lengths = form.spectrum.n_frames(self.n_samples, form.rate)
         """(N,) frames of each sound."""
+        self.at_once = max(1, FRAMES_AT_ONCE // max(1, int(self.lengths.max(initial=1))))
+        """Sounds that are scored together."""
 
     def __len__(self) -> int:
         return len(self.n_samples)
@@ -83,9 +89,24 @@ class AudioSplit:
         return self.arrays["samples"][first:last] * self.arrays["scales"][row], self.form.rate
 
     def batch(self, rows: NDArray[np.int64], seeds: NDArray[np.uint64] | None = None) -> Batch:
-        """frames (B, T, F), normalised and 0 after each sound's end; lengths (B,) frames; targets."""
+        """frames (B, T, F), normalised and 0 after each sound's end; lengths (B,) frames; targets. A few sounds at a time,
+        so that long ones do not fill the memory with spectra."""
         import torch
+        import torch.nn.functional as F
 
+        at_once = max(1, SAMPLES_AT_ONCE // max(1, int(self.n_samples[rows].max(initial=1))))
+        parts = [
+            self.part(rows[i : i + at_once], None if seeds is None else seeds[i : i + at_once])
+            for i in range(0, len(rows), at_once)
+        ]
+        longest = max(frames.shape[1] for frames, _ in parts)
+        found = [F.pad(frames, (0, 0, 0, longest - frames.shape[1])) for frames, _ in parts]
+        lengths = np.concatenate([n for _, n in parts])
+        tensors = {"frames": torch.cat(found), "lengths": torch.from_numpy(lengths), **self.targets(rows)}
+        return Batch(tensors, int((tensors["targets"] >= 0).sum()))
+
+    def part(self, rows: NDArray[np.int64], seeds: NDArray[np.uint64] | None) -> tuple[Tensor, NDArray[np.int64]]:
+        """(frames, lengths) of some sounds, changed as their seeds say."""
         how, draws = self.form.augment, None if seeds is None else Draws(seeds)
         waves = gathered(self.arrays["samples"], self.arrays["offsets"], rows, 0) * self.arrays["scales"][rows][:, None]
         n_samples = self.n_samples[rows]
@@ -94,8 +115,7 @@ class AudioSplit:
         frames, lengths = self.framed(waves, n_samples)
         if draws is not None and (how.time_masks or how.frequency_masks):
             frames = masked(frames, lengths, draws, how)
-        tensors = {"frames": frames, "lengths": torch.from_numpy(lengths), **self.targets(rows)}
-        return Batch(tensors, int((tensors["targets"] >= 0).sum()))
+        return frames, lengths
 
     def framed(self, waves: NDArray[np.float32], n_samples: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """(frames (B, T, F), lengths (B,)) of waves (B, N) that are zero after their ends."""

@@ -101,7 +101,7 @@ class Boxes(SampleSource):
         """Lists, annotations and pictures; of many, their folders stand for them."""
         found = self.found()
         listed = dict.fromkeys(p for row in found.listed for p in (row.annotation, row.picture) if p is not None)
-        there = [p for p in listed if p.exists()]
+        there = [p for p in listed if os.path.exists(p)]
         return [*found.sources, *(there if len(there) < FEW else dict.fromkeys(p.parent for p in there))]
 
     def expected(self) -> dict[str, Any]:
@@ -233,12 +233,12 @@ def files_of(number: int, given: Any) -> Iterator[tuple[str, bytes]]:
         yield f"input {number}", as_file(given, number)
         return
     path = Path(str(given))
-    if path.is_dir():
+    if os.path.isdir(path):
         paths = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-    elif path.is_file():
+    elif os.path.isfile(path):
         paths = [path]
     else:
-        raise UserError("predict", "needs pictures that are there", got=str(path), fix="name a file or a folder")
+        raise UserError("predict", "needs pictures that are there", got=str(path)[:200], fix="name a file or a folder")
     for file in paths:
         try:
             data = file.read_bytes()

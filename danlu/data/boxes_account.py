@@ -83,7 +83,7 @@ class Part:
                     labels.append(-2 - index[box.name] if box.ignored else index[box.name])
             offsets.append(len(labels))
         self.n_scored = sum(label >= 0 for label in labels)
-        arrays = {
+        arrays: dict[str, Any] = {
             "frames": np.stack(self.frames), "boxes": np.array(corners, np.float32).reshape(-1, 4),
             "labels": np.array(labels, np.int64), "offsets": np.array(offsets, np.int64),
         }  # fmt: skip

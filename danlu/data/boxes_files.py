@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -87,8 +88,10 @@ def voc_annotation(path: Path) -> tuple[tuple[int, int] | None, list[Box]]:
         if path.stat().st_size > MAX_XML:
             raise broken(f"{path.name} is larger than {MAX_XML >> 20} MB")
         data = path.read_bytes()
-    except OSError as error:
-        raise broken(f"{path.name} cannot be read ({error.strerror})") from None
+    except FileNotFoundError:
+        raise Left("missing_annotation", f"there is no {path.name[:80]}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise broken(f"{path.name[:80]} cannot be read ({error})") from None
     plain = data.replace(b"\0", b"").upper()  # UTF-16 too
     if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
         raise broken(f"{path.name} declares a document type, which is refused")
@@ -126,10 +129,10 @@ def size_of(width: Any, height: Any) -> tuple[int, int] | None:
     return (round(w), round(h)) if w > 0 and h > 0 else None
 
 
-def key(item: Any, name: str) -> str | int | None:
-    """An id: a whole number or a text; None is no id."""
+def key(item: Any, name: str) -> str | float | None:
+    """An id: a number or a text; None is no id."""
     value = item.get(name) if isinstance(item, dict) else None
-    return value if isinstance(value, (str, int)) else None
+    return value if isinstance(value, (str, int, float)) else None
 
 
 def coco_file(path: Path, split: str, pictures: str, found: Found) -> None:
@@ -137,7 +140,7 @@ def coco_file(path: Path, split: str, pictures: str, found: Found) -> None:
     given = read_coco(path)
     names = {key(c, "id"): str(c["name"]) for c in given["categories"] if key(c, "id") is not None and "name" in c}
     ids = {key(item, "id") for item in given["images"]} - {None}
-    boxes: dict[str | int | None, list[Box]] = {}
+    boxes: dict[str | float | None, list[Box]] = {}
     for item in given["annotations"]:
         image, category = key(item, "image_id"), key(item, "category_id")
         if image not in ids or category not in names:
@@ -149,12 +152,12 @@ def coco_file(path: Path, split: str, pictures: str, found: Found) -> None:
     folders, seen = picture_folders(path, split, pictures), set()
     for place, item in enumerate(given["images"]):
         own, file = key(item, "id"), item.get("file_name") if isinstance(item, dict) else None
-        if own is None or not isinstance(file, str) or not file or "\0" in file or own in seen:
+        if own is None or not isinstance(file, str) or not file or own in seen:
             what = "has the id of another picture" if own in seen else "has no id or no file_name"
             found.listed.append(Listed(f"{path.name}: images[{place}]", split, fault=what))
             continue
         seen.add(own)
-        at = next((folder / file for folder in folders if (folder / file).is_file()), None)
+        at = next((folder / file for folder in folders if os.path.isfile(folder / file)), None)
         size = size_of(item.get("width"), item.get("height"))
         name = f"{split}/{file}" if split else file
         found.listed.append(Listed(name, split, at, None, tuple(boxes.get(own, ())), size))
@@ -219,14 +222,14 @@ def voc_tree(path: Path, pictures: str, found: Found) -> None:
     known = by_stem(inside)
     for split, file in lists:
         found.sources.append(file)
-        for stem in dict.fromkeys(line.split()[0] for line in lines_of(file)):
+        for stem in dict.fromkeys(line if line in known else line.split()[0] for line in lines_of(file)):
             found.listed.append(Listed(stem, split, known.get(stem), notes / f"{stem}.xml"))
 
 
 def lines_of(file: Path) -> list[str]:
-    """Lines with something on them."""
+    """Lines with something on them, without the space around it."""
     try:
-        return [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(str(file), f"cannot be read ({error})") from None
 
@@ -239,14 +242,9 @@ def by_stem(folder: Path) -> dict[str, Path]:
 
 def pairs(pictures: Path, notes: Path, split: str) -> list[Listed]:
     """Every picture with the XML file of its name, and what lacks the other."""
-    known, told = by_stem(pictures), {p.stem: p for p in sorted(notes.glob("*.xml"))}
-    made = []
-    for stem in sorted(known.keys() | told.keys()) if told else []:
-        name = f"{split}/{stem}" if split else stem
-        made.append(
-            Listed(name, split, known.get(stem), told.get(stem), fault="" if stem in told else "has no XML file")
-        )
-    return made
+    known, told = by_stem(pictures), {p.stem for p in notes.glob("*.xml")}
+    stems = sorted(known.keys() | told) if told else []
+    return [Listed(f"{split}/{s}" if split else s, split, known.get(s), notes / f"{s}.xml") for s in stems]
 
 
 def by_split(files: Iterable[Path]) -> list[tuple[str, Path]]:

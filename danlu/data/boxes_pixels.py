@@ -60,7 +60,7 @@ def decoded(data: bytes, size: Size, fit: str, max_pixels: int, declared: Size |
             image = opened if declared == opened.size else ImageOps.exif_transpose(opened)
             w, h = image.size
             if declared not in (None, (w, h)):
-                raise Left("other_size", f"is {w} x {h}, and its annotation says {declared[0]} x {declared[1]}")  # type: ignore[index]
+                raise Left("other_size", f"is {w} x {h}, and its annotation says {declared[0]} x {declared[1]}")
             frame = frame_of((w, h), size, fit)
             inner = round(w * float(frame[0])), round(h * float(frame[1]))
             pixels = np.asarray(eight_bits(image).resize(inner, Image.Resampling.BILINEAR, reducing_gap=3.0))

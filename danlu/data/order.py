@@ -66,8 +66,8 @@ def stretch(order: Order, number: int, n_steps: int) -> tuple[Ids, Ids]:
 class Bucketed:
     """The same order with batches of samples of like length: less padding, and every sample still once an epoch.
 
-    Each pool of POOL batches is sorted by length, cut, and its batches put in an order drawn from (seed, pool). Still a
-    pure function of (seed, step).
+    Each pool of POOL batches, or of an epoch's where that is fewer (a batch must not be one sample several times), is
+    sorted by length, cut, and its batches put in an order drawn from (seed, pool). Still a pure function of (seed, step).
     """
 
     order: Order
@@ -79,13 +79,19 @@ class Bucketed:
         """Samples of an update."""
         return self.order.batch
 
+    @property
+    def n_pooled(self) -> int:
+        """Batches that are sorted together."""
+        return max(1, min(POOL, self.order.n_samples // self.order.batch))
+
     def at(self, step: int) -> tuple[Ids, Ids]:
         """(sample ids, epochs), each (batch,) int64, of update `step` (0-based)."""
-        pool, place = divmod(step, POOL)
-        found = [self.order.at(pool * POOL + i) for i in range(POOL)]
+        n = self.n_pooled
+        pool, place = divmod(step, n)
+        found = [self.order.at(pool * n + i) for i in range(n)]
         ids, epochs = np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
-        by_length = np.argsort(self.lengths[ids], kind="stable").reshape(POOL, self.batch)
-        turn = np.argsort(hashed(self.order.seed, np.arange(POOL, dtype=np.int64) + pool * POOL), kind="stable")
+        by_length = np.argsort(self.lengths[ids], kind="stable").reshape(n, self.batch)
+        turn = np.argsort(hashed(self.order.seed, np.arange(n, dtype=np.int64) + pool * n), kind="stable")
         rows = by_length[turn[place]]
         return ids[rows], epochs[rows]
 

@@ -74,8 +74,12 @@ def read_file(path: Path, names: Sequence[str], skip_lines: int, intake: Intake,
 
 
 def decoded(path: Path, intake: Intake) -> str:
-    """The file as text: UTF-8 (with or without a mark), UTF-16 by its mark, else cp1252, which is noted."""
-    data = path.read_bytes()
+    """A file as text."""
+    return as_text(path, path.read_bytes(), intake)
+
+
+def as_text(path: Path, data: bytes, intake: Intake) -> str:
+    """A file's bytes as text: UTF-8 (with or without a mark), UTF-16 by its mark, else cp1252, which is noted."""
     if path.suffix == ".gz":
         import gzip
         import zlib

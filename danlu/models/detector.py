@@ -91,7 +91,9 @@ class DetectorModel(nn.Module):
             own = lateral(level)
             y = own if y is None else own + F.interpolate(y, size=own.shape[-2:], mode="nearest")
         y = F.relu(self.smooth(y))
-        found = self.classes(F.relu(self.class_tower(y))), self.distances(F.relu(self.box_tower(y)))
+        classes, distances = F.relu(self.class_tower(y)), F.relu(self.box_tower(y))
+        with torch.autocast(y.device.type, enabled=False):  # a distance in bf16 would be off by a percent
+            found = self.classes(classes.float()), self.distances(distances.float())
         return Output(scores=torch.cat(found, 1).permute(0, 2, 3, 1).flatten(1, 2))
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:

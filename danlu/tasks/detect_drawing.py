@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,42 +22,52 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 COLOURS = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075", "#f032e6")
 TRUE = "#20b020"
-N_PICTURES = 6
+N_PICTURES, N_CURVES = 6, 10
 
 
-def picture_of(split: Split, row: int, card: DataCard, whole: bool) -> Any:
-    """PIL picture of a sample in its own pixels: the file itself where the name is a path, else what was prepared."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingExtra("task.kind = detect", "pillow", "images") from None
-    tensors = split.batch(np.array([row])).tensors
+def own_picture(path: str) -> Any:
+    """PIL picture of a file, turned as its EXIF says, as it was looked at."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
+
+
+def prepared_picture(tensors: Mapping[str, Any], card: DataCard) -> Any:
+    """PIL picture of a prepared sample, without its border."""
+    from PIL import Image
+
     scale_x, scale_y, left, top, wide, high = (float(v) for v in tensors["frame"][0])
-    if whole and Path(split.name(row)).is_file():
-        with Image.open(split.name(row)) as opened:
-            return opened.convert("RGB")
     x = tensors["image"][0].permute(1, 2, 0).numpy() * np.array(card.features["std"]) + np.array(card.features["mean"])
     inner = (round(left), round(top), round(left + wide * scale_x), round(top + high * scale_y))
-    made = Image.fromarray((x * 255).round().clip(0, 255).astype(np.uint8)).crop(inner)
-    return made.resize((round(wide), round(high))) if whole else made
+    return Image.fromarray((x * 255).round().clip(0, 255).astype(np.uint8)).crop(inner)
 
 
 def drawn(split: Split, row: int, found: Array, true: Array | None, card: DataCard, whole: bool = False) -> bytes:
-    """PNG (a whole picture) or JPEG (a report's) with found boxes by class colour and true ones in thin green."""
-    from PIL import ImageDraw
-
-    image = picture_of(split, row, card, whole)
-    frame = split.batch(np.array([row])).tensors["frame"][0].numpy()
-    factor = np.tile(np.array(image.size) / frame[4:6], 2)
-    pen = ImageDraw.Draw(image)
+    """Found boxes in the colour of their class, true ones in thin green: a JPEG of what was prepared, or, for predict, a
+    PNG of the `whole` picture, from its file where it came from one."""
+    try:
+        from PIL import ImageDraw, ImageFont
+    except ImportError:
+        raise MissingExtra("task.kind = detect", "pillow", "images") from None
+    tensors = split.batch(np.array([row])).tensors
+    wide, high = (round(float(v)) for v in tensors["frame"][0, 4:])
+    if whole and Path(split.name(row)).is_file():
+        image = own_picture(split.name(row))
+    else:
+        image = prepared_picture(tensors, card)
+        image = image.resize((wide, high)) if whole else image
+    factor = np.tile(np.array(image.size) / (wide, high), 2)
+    pen, line = ImageDraw.Draw(image), max(1, round(min(image.size) / 200))
+    font = ImageFont.load_default(max(10, min(image.size) / 32))
     for box in [] if true is None else true:
         pen.rectangle([float(v) for v in box[:4] * factor], outline=TRUE, width=1)
     for box in found[::-1]:
         colour = COLOURS[int(box[5]) % len(COLOURS)]
         x1, y1, x2, y2 = (float(v) for v in box[:4] * factor)
-        pen.rectangle([x1, y1, max(x1, x2), max(y1, y2)], outline=colour, width=2)
+        pen.rectangle([x1, y1, max(x1, x2), max(y1, y2)], outline=colour, width=line)
         text = f"{card.features['classes'][int(box[5])]} {box[4]:.2f}"
-        pen.text((x1 + 3, y1 + 1), text, fill=colour)
+        pen.text((x1 + line + 2, y1 + line), text, fill=colour, font=font)
     buffer = io.BytesIO()
     image.save(buffer, "PNG" if whole else "JPEG", **({} if whole else {"quality": 85}))
     return buffer.getvalue()
@@ -76,16 +87,17 @@ def result_panels(
 ) -> list[Panel]:
     """AP by class, precision over recall, the worst pictures, and some from all over the split."""
     names = card.features["classes"]
+    most_common = np.argsort([-sum((t[:, 4] == c).sum() for t in truths) for c in range(len(names))])[:N_CURVES]
     scorer = BoxScorer(predictions, truths, names, task.shown)
     listed, curves = [], {}
-    for name, hits in zip(names, scorer.hits, strict=True):
+    for c, (name, hits) in enumerate(zip(names, scorer.hits, strict=True)):
         ap = hits.average_precision(None)
         cells = ["none"] * 3 if np.isnan(ap[0]) else [f"{ap[0]:.3f}", f"{ap[5]:.3f}", f"{ap.mean():.3f}"]
         shown = hits.scores >= task.shown
         listed.append([name, int(hits.true_counts.sum()), int(shown.sum()), *cells])
         right, wrong = np.cumsum(hits.right[0]), np.cumsum(hits.wrong[0])
         thin: Any = np.unique(np.linspace(0, len(right) - 1, min(len(right), 200)).astype(int)) if len(right) else []
-        if len(thin) and hits.true_counts.sum():
+        if c in most_common and len(thin) and hits.true_counts.sum():
             recall, precision = right / hits.true_counts.sum(), right / np.maximum(right + wrong, 1)
             curves[name] = (recall[thin].tolist(), precision[thin].tolist())
     shown_boxes = [p[p[:, 4] >= task.shown] for p in predictions]

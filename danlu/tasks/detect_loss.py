@@ -166,7 +166,7 @@ def found_boxes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(boxes (B, K, 4), scores (B, K), classes (B, K)), best first; what is thinned out has score 0. K is 3 * most."""
     n_classes, grid = scores.shape[2] - 4, grid_of(*size, scores.shape[1])
-    heat = scores[..., :n_classes].sigmoid().transpose(1, 2).unflatten(2, (grid.rows, grid.columns))
+    heat = scores[..., :n_classes].sigmoid().transpose(1, 2).reshape(len(scores), n_classes, grid.rows, grid.columns)
     peak = heat * (F.max_pool2d(heat, 3, 1, 1) == heat) * (heat >= min_score)
     best, at = peak.flatten(1).topk(min(3 * most, n_classes * scores.shape[1]))
     classes, place = at // scores.shape[1], at % scores.shape[1]

@@ -93,6 +93,8 @@ class BoxScorer:
             found = found[np.argsort(-found[:, 4], kind="stable")]
             true = truth[truth[:, 4] == c]
             counts[unit] = len(true)
+            if not len(found):
+                continue
             scores.append(found[:, 4])
             units.append(np.full(len(found), unit))
             marks.append(matched(found, true, truth[truth[:, 4] == -2 - c]))

@@ -94,6 +94,10 @@ class SampleTask(Settings):
         """What one would rather look at than read."""
         return []
 
+    def panels_made(self, model: nn.Module, split: Split, card: DataCard) -> list[Panel]:
+        """What the model makes of itself, for tasks that make something: new sounds, sentences, pictures."""
+        return []
+
     def rows(self, predictions: Predictions, split: Split, card: DataCard) -> list[dict[str, Any]]:
         """One JSON-able row a sample, for predict: {"name": where from, "prediction": ..., ...}."""
         raise NotImplementedError

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from danlu.base.contracts import DataCard
 from danlu.base.errors import UserError
 from danlu.base.runfolder import read_json
 from danlu.base.sound import wav_bytes
+from danlu.data import audio_split
 from danlu.data.audio import Audio
 from tests.contracts.case_audio import RATE, SPECTRUM, tone
 
@@ -163,3 +165,15 @@ def test_what_cannot_be_prepared_is_one_sentence(tmp_path: Path) -> None:
         (tmp_path / "bad" / f"{i}.wav").write_bytes(b"x")
     with pytest.raises(UserError, match="at least three sounds"):
         Audio(path=str(tmp_path / "bad")).prepare(tmp_path, 0, lambda *_: None)
+
+
+def test_a_batch_in_pieces_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits(tmp_path / "in")
+    augment = {"speed": 0.2, "shift": 0.05, "noise": 1.0, "time_masks": 1, "frequency_masks": 1}
+    data, card = prepared(tmp_path / "out", path=str(tmp_path / "in"), names=NAMES, augment=augment)
+    train, rows = data.open(tmp_path / "out", card, "train"), np.arange(11)
+    whole = train.batch(rows, rows.astype(np.uint64)).tensors
+    monkeypatch.setattr(audio_split, "SAMPLES_AT_ONCE", 3000)
+    pieces = train.batch(rows, rows.astype(np.uint64)).tensors
+    assert torch.equal(whole["lengths"], pieces["lengths"])
+    assert torch.allclose(whole["frames"], pieces["frames"], atol=1e-4)

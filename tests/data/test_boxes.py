@@ -201,7 +201,7 @@ def test_a_picture_without_annotation_is_counted(tmp_path):
             (tmp_path / f"{name}.xml").write_text(xml([("cell", (1, 1, 9, 9), 0)]))
     source = Boxes(path=str(tmp_path), size=(48, 64), split={"test": 0.0, "validation": 0.0})
     card = source.prepare(tmp_path / "data", 0, quiet)
-    assert (card.rows_in, card.rows_used, card.rows_rejected) == (4, 3, {"broken_annotation": 1})
+    assert (card.rows_in, card.rows_used, card.rows_rejected) == (4, 3, {"missing_annotation": 1})
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -232,6 +232,19 @@ def test_every_kind_of_pixels(tmp_path, mode):
     kind = "jpg" if mode == "CMYK" else "png"
     Image.new(mode, (40, 30)).save(tmp_path / f"a.{kind}")
     assert decoded((tmp_path / f"a.{kind}").read_bytes(), (32, 32), "stretch", 10**6, None)[0].shape == (32, 32, 3)
+
+
+def test_names_that_no_file_can_have(voc, tmp_path):
+    (voc / "ImageSets/Main/val.txt").write_text("c\n" + 300 * "x" + "\nb\0d\n")
+    card = Boxes(path=str(voc), size=(96, 96)).prepare(tmp_path / "data", 0, quiet)
+    assert card.rows_in == 11
+    assert card.rows_rejected["broken_annotation"] == 3
+    images = [{"id": k, "file_name": name} for k, name in enumerate((300 * "x", "a\0b", "", 5, "a.png"))]
+    (voc / "boxes.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    listed = Boxes(path=str(voc / "boxes.json"), pictures=str(voc / "JPEGImages")).found().listed
+    assert [(bool(row.fault), row.picture is not None) for row in listed] == [
+        (False, False), (False, False), (True, False), (True, False), (False, True),
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_is_refused(tmp_path, monkeypatch):

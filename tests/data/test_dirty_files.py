@@ -130,10 +130,10 @@ def bomb(path: Path) -> None:
 
 
 IMAGES = {
-    "text called png": images(lambda p: (p / "a/x.png").write_text("no"), rejected={"x.png": "not an image"}),
-    "an empty image": images(lambda p: (p / "a/x.png").write_bytes(b""), rejected={"x.png": "not an image"}),
-    "half an image": images(half_of, rejected={"half.png": "not an image"}),
-    "a decompression bomb": images(bomb, rejected={"bomb.png": "more pixels"}),
+    "text called png": images(lambda p: (p / "a/x.png").write_text("no"), rejected={"a/x.png": "not an image"}),
+    "an empty image": images(lambda p: (p / "a/x.png").write_bytes(b""), rejected={"a/x.png": "not an image"}),
+    "half an image": images(half_of, rejected={"a/half.png": "not an image"}),
+    "a decompression bomb": images(bomb, rejected={"a/bomb.png": "more pixels"}),
     "a palette with transparency": images(lambda p: picture(p / "b/p.png", "P", transparency=0), used=9),
     "sixteen bits": images(lambda p: picture(p / "b/deep.png", "I;16"), used=9),
     "CMYK": images(lambda p: picture(p / "b/c.jpg", "CMYK"), used=9),

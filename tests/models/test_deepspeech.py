@@ -9,6 +9,7 @@ from danlu.base.contracts import Batch, DataCard
 from danlu.base.errors import UserError
 from danlu.models.deepspeech import Inside, Lookahead, Scan, SequenceNorm
 from danlu.models.deepspeech_settings import Deepspeech
+from danlu.models.scan import GruScan
 
 
 def card_of(**features: object) -> DataCard:
@@ -51,6 +52,20 @@ def swapped(matrix: torch.Tensor, cell: str) -> torch.Tensor:
     """Our order of gates in torch's: (reset, update, new) and (input, forget, cell, output)."""
     parts = matrix.split(6)
     return matrix if cell == "gru" else torch.cat([parts[0], parts[1], parts[3], parts[2]])
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 2, 3]])
+def test_the_fast_scan_is_the_plain_one(lengths: list[int]) -> None:
+    scan, n = Scan(Deepspeech(width=4), 3), 5
+    mask = (torch.arange(n) < torch.tensor(lengths)[:, None]).T[:, None, :, None].double()
+    held = None if min(lengths) == n else torch.cat([mask, mask.flip(0)], 1)
+    x = torch.randn(n, 2, 3, 12, dtype=torch.double, requires_grad=True)
+    state = scan.state.detach().double().requires_grad_()
+    found, wanted = GruScan.apply(x, state, held), torch.stack(scan.steps(x, state, held))
+    assert torch.allclose(found, wanted)
+    weights = torch.randn_like(wanted)
+    grads = [torch.autograd.grad((y * weights).sum(), (x, state)) for y in (found, wanted)]
+    assert all(torch.allclose(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_the_plain_cell_is_the_papers() -> None:

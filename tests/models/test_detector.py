@@ -30,7 +30,7 @@ def test_weights_depend_on_the_seed_alone():
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
     with torch.device("meta"):
-        assert Detector().build(CARD, 6, 0).stem[0].conv.weight.is_meta
+        assert Detector(width=8).build(CARD, 6, 0).stem[0].conv.weight.is_meta
 
 
 def test_other_data_are_refused():

@@ -2,18 +2,22 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
+import danlu
+from danlu.base.errors import UserError
 from danlu.data.boxes import Boxes
 from danlu.models.detector_settings import Detector
+from danlu.recipe import Recipe
 from danlu.tasks.detect import Detect, own_pixels
+from danlu.tasks.detect_drawing import COLOURS, faults
 from danlu.tasks.detect_loss import Grid, detection_loss, giou, grid_of, suppressed, taught
 from danlu.tasks.detect_scores import THRESHOLDS, BoxScorer
-from tests.contracts.fit import fit, score
 
 
 def plain_iou(a, b):
@@ -212,23 +216,41 @@ def squares(tmp_path):
     )
 
 
-def test_learns_to_find_squares(squares, tmp_path):
-    torch.set_num_threads(1)
-    small, task = Detector(width=16, n_stages=3, n_layers=1, neck_width=32), Detect()
-    model, losses, card = fit(squares, small, task, tmp_path / "data", 80, 8, 4e-3)
-    assert losses[-1] < losses[0] / 3
-    values = score(model, squares, task, tmp_path / "data", card, "validation")
-    assert values["map_50"] > 0.8
-    split, train = (squares.open(tmp_path / "data", card, name) for name in ("validation", "train"))
-    with torch.no_grad():
-        batch = split.batch(np.arange(8))
-        predictions, truths = task.predict(model, batch, card), task.truths(batch, card)
-    for rival in task.baselines(train, split, card).values():
-        assert task.scorer(rival, truths, card).values()["map_50"] < values["map_50"]
-    assert [p["form"] for p in task.panels(predictions, truths, split, card)][:3] == ["listing", "lines", "images"]
-    assert task.write(predictions, split, card, tmp_path)
-    assert len(list(tmp_path.glob("*.png"))) == 8
-    assert json.loads((tmp_path / "boxes.json").read_text())[0]["prediction"][0]["class"] in ("square", "bar")
+def test_a_coco_run_from_end_to_end(squares, tmp_path):
+    """Prepare, plan, train, score, report and draw: a COCO folder, a broken picture in it."""
+    (Path(squares.path) / "train/5.png").write_bytes(b"torn")
+    recipe = Recipe(
+        name="squares", data=squares, task={"kind": "detect"}, evaluate={"on": "validation", "bootstrap": 100},
+        model={"kind": "detector", "width": 16, "n_stages": 3, "n_layers": 1, "neck_width": 32},
+        train={"length": "100 steps", "batch": 8, "precision": "fp32", "threads": 1, "signals": "never"},
+        optimizer={"kind": "adamw", "lr": 4e-3, "weight_decay": 0.01}, plan={"budget": "1 s"},
+    )  # fmt: skip
+    run = danlu.run(recipe, tmp_path / "run")
+    assert run.card.rows_rejected == {"unreadable_picture": 1}
+    found, rivals = run.scores.metrics, run.scores.baselines
+    assert found["map_50"].value > 0.8
+    assert found["ap_50_square"].value > 0.7
+    assert len(rivals) == 2
+    assert all(rival["behind"].low > 0 for rival in rivals.values())
+    assert [p["form"] for p in run.scores.panels][:3] == ["listing", "lines", "images"]
+    assert "Pictures from all over the split" in run.report.read_text(encoding="utf-8")
+    rows = run.predict([str(Path(squares.path) / "valid/0.png"), np.zeros((50, 70), np.uint8)], tmp_path / "drawn")
+    assert {box["class"] for box in rows[0]["prediction"]} == {"square", "bar"}
+    drawn = sorted((tmp_path / "drawn").glob("*.png"))
+    assert [Image.open(path).size for path in drawn] == [(96, 64), (70, 50)]
+    assert json.loads((tmp_path / "drawn/boxes.json").read_text())[0]["prediction"] == rows[0]["prediction"]
+    colours = {c for _, c in Image.open(drawn[0]).getcolors(10_000)}
+    assert {ImageColor.getrgb(colour) for colour in COLOURS[:2]} <= colours
+    with pytest.raises(UserError, match="can be decoded"):
+        run.predict([str(Path(squares.path) / "train/5.png")])
+
+
+def test_faults_of_a_picture():
+    true = np.array([[0, 0, 10, 10, 0.0], [20, 20, 30, 30, 1.0], [40, 40, 50, 50, -2.0]])
+    found = np.array([[0, 0, 10, 10, 0.9, 0.0], [20, 20, 30, 30, 0.9, 0.0]])
+    assert faults(found, true) == 2
+    assert faults(found[:0], true) == 2
+    assert faults(found, true[:0]) == 2
 
 
 def test_the_loss_of_pieces_is_the_loss_of_the_whole(squares, tmp_path):
