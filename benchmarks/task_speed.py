@@ -65,7 +65,7 @@ def collated(samples: list[Any]) -> danlu.base.contracts.Batch:
     for name in samples[0][0]:
         parts = [tensors_of[name] for tensors_of, _ in samples]
         if len({p.shape for p in parts}) > 1:
-            pad = -1 if name == "targets" else 0
+            pad = -1 if name in ("targets", "labels") else 0
             parts = list(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=pad))
         tensors[name] = torch.stack(parts)
     return danlu.base.contracts.Batch(tensors, sum(n for _, n in samples))

@@ -50,6 +50,7 @@ def network(settings: Any, task: Any, card: DataCard, seed: int) -> nn.Module:
     if isinstance(settings, Decoder):
         return settings.build(card.vocab_size, seed)
     task.check(card)
+    card = card.model_copy(update={"features": {**card.features, **task.asks(card)}})
     return settings.build(card, task.n_outputs(card), seed)  # type: ignore[no-any-return]
 
 

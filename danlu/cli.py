@@ -140,7 +140,10 @@ def predict(
         list[str] | None, typer.Argument(help="Inputs: files, folders or texts; none: one a line from standard input.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Where pictures, sounds or structures go.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Where the rows go as CSV and JSONL, and pictures, sounds or structures."
+        ),
     ] = None,
 ) -> None:
     """One JSON line an input: a class, a number, a translation, ...; for a language model, the bits each text needs."""

@@ -103,7 +103,8 @@ class Train(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train. auto: the GPU when there is one."""
     threads: PositiveInt | Auto = "auto"
-    """CPU threads for one process. auto: the physical cores this process may use."""
+    """CPU threads for one process. auto: the physical cores this process may use; on samples by number, fewer where a step
+    is faster so."""
 
 
 class Checkpoint(Settings):

@@ -11,6 +11,7 @@ from danlu.base.durable import write_text
 from danlu.base.errors import UserError
 from danlu.base.toml import toml_value
 from danlu.base.units import short_count
+from danlu.data.audio_propose import propose_listing, propose_sounds
 from danlu.data.survey import Proposal, look_at
 from danlu.data.tokenizer import Bpe
 
@@ -20,6 +21,10 @@ TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022 (2203.15556)."""
 SIZES = (300_000, 500_000, 1_000_000, 3_000_000, 10_000_000)
 """Models that a laptop trains in minutes."""
+
+
+BOX_FILES = ("Annotations/*.xml", "annotations/instances_*.json", "train/*.xml", "train/*.coco.json")
+"""What lies in a folder of pictures with boxes (data/boxes_files.py)."""
 
 
 def write_starter(data: str, out: Path) -> Path:
@@ -56,29 +61,41 @@ def starter(data: str, proposal: Proposal) -> str:
 
 
 def sample_starter(data: str) -> str | None:
-    """The recipe for a table or a folder of images, or None: then it is text."""
+    """The recipe for a table or a folder of images or sounds, or None: then it is text."""
     path = Path(data)
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
+    why: dict[str, str] = {}
+    tables = (".csv", ".tsv", ".parquet")
+    if path.is_file() and path.suffix.lower() in tables and (listed := propose_listing(path)) is not None:
+        settings, reasons, model, why, task = listed
+        kind = {"kind": task}
+    elif path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
         from danlu.data.table_propose import propose
 
         settings, reasons, task = propose(path)
         model, kind = {"kind": "mlp", "layers": [256, 128], "dropout": 0.1}, {"kind": task}
+    elif any(next(path.glob(form), None) for form in BOX_FILES):
+        settings, kind, model = {"kind": "boxes", "path": data}, {"kind": "detect"}, {"kind": "detector"}
+        reasons = {"path": "pictures with boxes on them; danlu list boxes shows the layouts' settings"}
     elif path.is_dir() and (
         found := sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
     ):
         settings, kind = {"kind": "image", "path": data}, {"kind": "classify"}
         reasons = {"path": f"{len(found):,} images; the folder an image lies in is its class"}
         model = {"kind": "resnet", "blocks": 1, "width": 32}
+    elif path.is_dir() and (sounds := propose_sounds(path)) is not None:
+        settings, reasons, model, why, task = sounds
+        kind = {"kind": task}
     else:
         return None
     lines = [
         f"# A starter recipe for {data}.",
-        "# Every setting that is not here has its default: danlu list table, danlu list mlp, danlu list train.",
+        "# Every setting that is not here has its default: "
+        f"danlu list {settings['kind']}, danlu list {model['kind']}, danlu list train.",
         f"name = {toml_value(name_for(data))}",
         "",
         *section("data", settings, reasons),
         "",
-        *section("model", model, {}),
+        *section("model", model, why),
         "",
         *section("task", kind, {}),
         "",

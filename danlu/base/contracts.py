@@ -61,6 +61,8 @@ class Output:
     head_scale: float = 1.0
     """Multiplier on the scores (1/width ratio under muP)."""
     scores: Tensor | None = None
+    lengths: Tensor | None = None
+    """(B,) positions of each sample that `scores` (B, T, K) are for, where the model has made them fewer."""
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     """What else a model gives, by name: frames of a protein. The model's file says which."""
 
@@ -194,7 +196,8 @@ class StepReport:
 class Split(Protocol):
     """One prepared split: its samples by number.
 
-    A split whose samples differ in length may have `lengths` (N,) int64: batches are then made of like ones.
+    A split whose samples differ in length may have `lengths` (N,) int64: batches are then made of like ones. One whose
+    samples are large may have `at_once`: the most that go through a model together when they are scored.
     """
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The C kernels of kernels.c and attention.c, compiled once for this machine and called through ctypes. Torch-free.
+"""The C kernels of kernels.c, attention.c and gates.c, compiled once for this machine and called through ctypes. Torch-free.
 
 Without a C compiler `load` returns None and says why in `reason()`; the plain PyTorch path is used then.
 """
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = (Path(__file__).with_name("kernels.c"), Path(__file__).with_name("attention.c"))
+SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("kernels", "attention", "gates"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 P, I, F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float  # noqa: E741
 N_PARTS = 32
@@ -33,6 +33,8 @@ SIGNATURES = {
     "swiglu_backward": (P, P, P, I, I),
     "cross_entropy": (P, P, P, P, I, I, F, F, F, I),
     "merge_heads": (P, P, I, I, I, I, I),
+    "gated_forward": (P, P, P, I, I, I, I),
+    "gated_backward": (P, P, P, I, I, I, I),
 }
 FUSED_SIGNATURES = {
     "fused_attention_forward": (P, P, P, P, P, I, I, I, I, F, P, I),

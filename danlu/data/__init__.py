@@ -12,14 +12,19 @@ samples.py    what every kind but running text shares    arrays.py   prepared ar
 from __future__ import annotations
 
 from danlu.base.settings import Settings
+from danlu.data.audio import Audio
+from danlu.data.boxes import Boxes
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
+from danlu.data.pairs import Pairs
+from danlu.data.protein import Proteins
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.structure import Structure
 from danlu.data.table import Table
 from danlu.data.text import Text
+from danlu.data.waveform import Waveform
 
 SOURCES: dict[str, type[Settings]] = {
     "text": Text,
@@ -27,9 +32,14 @@ SOURCES: dict[str, type[Settings]] = {
     "chat": Chat,
     "table": Table,
     "image": Image,
+    "boxes": Boxes,
     "series": Series,
     "sentences": Sentences,
+    "protein": Proteins,
+    "waveform": Waveform,
+    "audio": Audio,
     "structure": Structure,
+    "pairs": Pairs,
 }
 """kind -> settings of a kind of data."""
 

@@ -27,6 +27,11 @@ class Augment(Settings):
 
     flip: Share = 0.0
     """Chance to mirror left and right; not for digits or letters."""
+    pad: Share = 0.0
+    """Moved by whole pixels, up to this share of the side, over a border of mean pixels (He et al. 2016: 4 of 32)."""
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A part of at least this share of the area, of sides between 3:4 and 4:3, brought back to size (Szegedy et al. 2015);
+    1: the whole."""
     shift: Share = 0.0
     """Moved by up to this share of the side, in each direction."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
@@ -39,6 +44,15 @@ class Augment(Settings):
     """Added to all pixels, up to so many standard deviations of the training pixels."""
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Pixels multiplied by 1 plus or minus up to this."""
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Colours stronger or weaker by up to this share. Of colour images."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Colours turned by up to this share of the colour circle. Of colour images."""
+    policy: Annotated[int, Field(ge=0, le=10)] = 0
+    """RandAugment (Cubuk et al. 2020): so many changes for each image, drawn from fourteen: slant, shift, turn, brightness,
+    colour, contrast, sharpness, posterize, solarize, ..."""
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Of the policy's changes: 0.3 is the paper's 9 of 30."""
     erase: Share = 0.0
     """Chance that a rectangle of up to a third of each side is erased (Zhong et al. 2020)."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
@@ -50,12 +64,17 @@ class Augment(Settings):
     @property
     def is_on(self) -> bool:
         """Whether anything is changed."""
-        return any(getattr(self, name) for name in type(self).model_fields)
+        return self.model_dump() != type(self)(strength=self.strength).model_dump()
+
+    @property
+    def is_on_bytes(self) -> bool:
+        """Whether anything is changed before pixels are normalised."""
+        return any((self.policy, self.saturation, self.hue))
 
     @property
     def is_affine(self) -> bool:
         """Whether pixels are moved off their grid."""
-        return any((self.shift, self.rotate, self.zoom, self.shear))
+        return self.crop < 1 or any((self.shift, self.rotate, self.zoom, self.shear))
 
 
 class Draws:
@@ -76,6 +95,18 @@ class Draws:
         return (2 * self.uniform() - 1) * np.float32(most)
 
 
+def recoloured(image: Tensor, seeds: Words, how: Augment) -> Tensor:
+    """Pixels (B, C, H, W) in 0 ... 1, changed as policy, saturation and hue say."""
+    from danlu.data.augment_policy import apart, coloured, policy
+
+    draws = Draws(apart(seeds))
+    if how.policy:
+        image = policy(image, draws, how.policy, how.strength)
+    if how.saturation or how.hue:
+        image = coloured(image, draws, how.saturation, how.hue)
+    return image
+
+
 def augmented(tensors: dict[str, Tensor], seeds: Words, how: Augment, n_classes: int) -> dict[str, Tensor]:
     """The batch changed as [data.augment] says."""
     import torch
@@ -83,6 +114,8 @@ def augmented(tensors: dict[str, Tensor], seeds: Words, how: Augment, n_classes:
     draws, image = Draws(seeds), tensors["image"]
     if how.is_affine:
         image = moved(image, draws, how)
+    if how.pad:
+        image = stepped(image, draws, how.pad)
     if how.flip:
         flipped = torch.from_numpy(draws.uniform() < how.flip)
         image = torch.where(flipped[:, None, None, None], image.flip(-1), image)
@@ -98,20 +131,42 @@ def augmented(tensors: dict[str, Tensor], seeds: Words, how: Augment, n_classes:
 
 
 def moved(image: Tensor, draws: Draws, how: Augment) -> Tensor:
-    """Turned, zoomed, slanted and shifted in one resampling; the border pixels go on outside."""
+    """Turned, zoomed, slanted, shifted and cut out in one resampling; the border pixels go on outside."""
     import torch
-    import torch.nn.functional as F
+
+    from danlu.data.augment_policy import resampled
 
     angle = draws.signed(math.radians(how.rotate))
     zoom_x, zoom_y = 1 + draws.signed(how.zoom), 1 + draws.signed(how.zoom)
     slant, dx, dy = draws.signed(how.shear), draws.signed(2 * how.shift), draws.signed(2 * how.shift)
+    if how.crop < 1:
+        area, ratio = how.crop + (1 - how.crop) * draws.uniform(), np.exp(draws.signed(math.log(4 / 3)) / 2)
+        wide, high = (np.minimum(1, np.sqrt(area) * r) for r in (ratio, 1 / ratio))
+        dx, dy = dx + draws.signed(1) * (1 - wide), dy + draws.signed(1) * (1 - high)
+        zoom_x, zoom_y = zoom_x * wide, zoom_y * high
     cos, sin = np.cos(angle), np.sin(angle)
     rows = np.stack([
         np.stack([cos * zoom_x, (slant * cos - sin) * zoom_y, dx], 1),
         np.stack([sin * zoom_x, (slant * sin + cos) * zoom_y, dy], 1),
     ], 1)  # fmt: skip
-    grid = F.affine_grid(torch.from_numpy(rows.astype(np.float32)), list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return resampled(image, torch.from_numpy(rows.astype(np.float32)))
+
+
+def stepped(image: Tensor, draws: Draws, most: float) -> Tensor:
+    """Moved by whole pixels; 0, the mean, comes in at the border."""
+    import torch
+
+    found = image
+    for axis in (2, 3):
+        side = image.shape[axis]
+        by = torch.from_numpy(np.floor(draws.uniform() * (2 * int(most * side) + 1)).astype(np.int64)) - int(
+            most * side
+        )
+        at = torch.arange(side) + by[:, None]  # (B, side): where each row or column comes from
+        shape = [len(at), 1, side, 1] if axis == 2 else [len(at), 1, 1, side]
+        inside = ((at >= 0) & (at < side)).view(shape)
+        found = found.gather(axis, at.clamp(0, side - 1).view(shape).expand_as(found)) * inside
+    return found
 
 
 def rectangles(draws: Draws, height: int, width: int, most: float) -> tuple[Any, ...]:

@@ -11,9 +11,12 @@ from typing import Literal
 
 from danlu.base.errors import UserError, nearest
 
-FORMATS = {".txt": "text", ".md": "text", ".py": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+FORMATS = {
+    ".txt": "text", ".md": "text", ".py": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
+    ".parquet": "parquet",
+}  # fmt: skip
 """What an ending says of a file."""
-Format = Literal["auto", "text", "jsonl", "parquet"]
+Format = Literal["auto", "text", "jsonl", "json", "parquet"]
 COMPRESSED = (".gz", ".zst")
 
 
@@ -25,7 +28,7 @@ class TextFile:
     name: str
     """As row names show it: relative to the folder that was given."""
     format: str
-    """text, jsonl or parquet."""
+    """text, jsonl, json or parquet."""
 
     @property
     def is_python(self) -> bool:

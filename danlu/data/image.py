@@ -1,4 +1,4 @@
-"""Images with classes: MNIST's idx files, folders named by class, CSV of paths and labels. Decoded once, kept as bytes.
+"""Images with classes: MNIST's idx files, folders named by class, lists (CSV, Parquet). Decoded once, kept as bytes.
 
 features: channels, height, width, classes, class_counts, mean, std (of the training pixels, by channel)
 tensors:  image (B, C, H, W) float32, normalised; targets (B,) int64; soft_targets (B, classes) under mixup or cutmix
@@ -6,9 +6,6 @@ tensors:  image (B, C, H, W) float32, normalised; targets (B,) int64; soft_targe
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,27 +19,40 @@ from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCa
 from danlu.base.durable import fingerprint, write_json, write_text
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
-from danlu.data.augment import Augment, augmented
+from danlu.data.augment import Augment, augmented, recoloured
+from danlu.data.image_list import Listed, from_folders, from_list, idx_items, lists_of
 from danlu.data.image_read import ENDINGS, Shape, decoded, sized
-from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, RandomSplit, SampleSplitSetting, assign
+from danlu.data.leaks import leaks
+from danlu.data.sample_splits import (
+    NAMES,
+    SPLIT_FOLDERS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    RandomSplit,
+    SampleSplitSetting,
+    assign,
+)  # fmt: skip
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
 
 Pixels = NDArray[np.uint8]
-IDX = {"train": ("train-images", "train-labels"), "test": ("t10k-images", "t10k-labels")}
-SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST} | dict.fromkeys(
-    ("val", "valid", "validation"), VALIDATION
-)
 Side = Annotated[int, Field(ge=1, le=8192)]
 
 
 class Image(SampleSource):
-    """Images, each of one class: idx files, a folder for each class (under train/ and test/ or not), or a CSV."""
+    """Images, each of one class: idx files, a folder for each class (under train/ and test/ or not), or a list."""
 
     kind: Literal["image"] = "image"
     """Images."""
     path: str
-    """A folder, or a CSV with a column of paths and one of labels."""
+    """A folder, or a list of images with their labels: CSV, TSV, JSONL or Parquet (which may hold the images too)."""
+    image_column: str = "auto"
+    """Of a list: its column of paths, from its own folder on, or of images as bytes. auto: one named image, path, file or
+    the like, else the first."""
+    label_column: str = "auto"
+    """Of a list: its column of classes. auto: one named label, class or the like, else the second. A column named split
+    says train, validation or test."""
     size: Side | tuple[Side, Side] | Literal["auto"] = "auto"
     """Height and width that every image comes to (shorter side resized, middle cut out). auto: that of the files when
     all are alike and at most 64, else 64."""
@@ -50,6 +60,8 @@ class Image(SampleSource):
     """1 for grey, 3 for colour. auto: 3, unless the first images are all grey."""
     n_classes: Annotated[int, Field(ge=2)] | None = None
     """Classes, for danlu check when the data are not at hand."""
+    normalize: Literal["standard", "unit"] = "standard"
+    """standard: each channel to mean 0 and deviation 1 of the training pixels. unit: bytes to 0 ... 1."""
     max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
     """A larger image is left out before it is decoded."""
     split: SampleSplitSetting = RandomSplit()
@@ -81,24 +93,27 @@ class Image(SampleSource):
 
     def items(self, intake: Intake, most: int | None = None, decode: bool = True) -> Iterator[tuple[str, str, Any]]:
         """(place "split|name", label, pixels (H, W, C) or None) of every image."""
-        place = source_files(self.path, ENDINGS)[0]
-        root = Path(self.path) if Path(self.path).is_dir() else place.parent
-        if place.suffix == ".csv" and len(source_files(self.path, ENDINGS)) == 1:
-            listed = from_csv(place)
-        elif any("idx" in p.name and "ubyte" in p.name for p in source_files(self.path, ENDINGS)):
-            yield from idx_items(place.parent, intake, most)
+        files = source_files(self.path, ENDINGS)
+        if any("idx" in p.name and "ubyte" in p.name for p in files):
+            yield from idx_items(files[0].parent, intake, most)
             return
+        wanted = (self.image_column, self.label_column)
+        listed: Iterator[Listed]
+        if lists := lists_of(files):
+            listed = (item for path in lists for item in from_list(path, wanted, intake, most))
+        elif set(wanted) != {"auto"}:
+            fix = "leave out image_column and label_column"
+            raise UserError("data.path", "must be a list of images where columns are named", got=self.path, fix=fix)
         else:
-            listed = from_folders(source_files(self.path, ENDINGS), root)
-        for n, (side, path, label) in enumerate(listed):
-            if most and n * 7 % max(1, most) and n > most:
-                continue
-            intake.n_in += 1
-            pixels = decoded(path, self.max_pixels, intake) if decode else None
-            if pixels is not None or not decode:
-                yield f"{side}|{path.name if path.parent == root else f'{path.parent.name}/{path.name}'}", label, pixels
+            root = Path(self.path) if Path(self.path).is_dir() else files[0].parent
+            listed = from_folders(files, root)
+        for n, item in enumerate(listed):
             if most and n >= most:
                 return
+            intake.n_in += 1
+            pixels = decoded(item.source, self.max_pixels, intake, item.name) if decode else None
+            if pixels is not None or not decode:
+                yield f"{item.side}|{item.name}", item.label, pixels
 
     def shape_of(self, found: Sequence[tuple[str, str, Any]]) -> Shape:
         """Channels, height and width that all images come to."""
@@ -119,6 +134,9 @@ class Image(SampleSource):
         intake = Intake()
         items = []
         shape = self.shape_of(list(self.items(Intake(), 50)))
+        if shape.channels == 1 and (self.augment.hue or self.augment.saturation):
+            fix = "leave them out, or set data.channels = 3"
+            raise UserError("data.augment", "hue and saturation are for colour images", got="grey ones", fix=fix)
         for place, label, pixels in self.items(intake):
             items.append((place, label, sized(pixels, shape)))
             if len(items) % 500 == 0:
@@ -133,11 +151,7 @@ class Image(SampleSource):
         targets = np.array([codes[label] for _, label, _ in items])
         labels = self.sides([SPLIT_FOLDERS.get(place.partition("|")[0], -1) for place, _, _ in items], targets, seed)
         pixels = np.stack([p for _, _, p in items])
-        train = pixels[labels == TRAIN]
-        mean, std = (
-            train.mean((0, 2, 3), dtype=np.float64) / 255,
-            np.maximum(train.std((0, 2, 3), dtype=np.float64) / 255, 1e-3),
-        )
+        mean, std = self.scale(pixels[labels == TRAIN])
         cards, hashes = {}, []
         for number, side in enumerate(NAMES):
             rows = np.flatnonzero(labels == number)
@@ -153,6 +167,9 @@ class Image(SampleSource):
             "mean": mean.tolist(), "std": std.tolist(),
         }  # fmt: skip
         write_json(folder / "preprocessing.json", features)
+        leakage, leaked = leaks(
+            (p.tobytes() for p in pixels), labels, [place.partition("|")[2] for place, _, _ in items], "images"
+        )
         write_text(
             folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
         )
@@ -161,11 +178,18 @@ class Image(SampleSource):
         )
         card = DataCard(
             kind=self.kind, source=self.path, rows_in=intake.n_in, rows_used=len(items), rows_rejected=dict(intake.reasons),
-            stations=(station,), splits=cards, features=features, warnings=tuple(intake.notes),
+            stations=(station,), splits=cards, features=features, leakage=leakage, warnings=(*leaked, *intake.notes),
             fingerprint=fingerprint([hashes, self.model_dump(mode="json")]),
         )  # fmt: skip
         write_json(folder / "card.json", card.model_dump(mode="json"))
         return card
+
+    def scale(self, train: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation that each channel (C,) is brought to 0 and 1 from, where a byte is 0 ... 1."""
+        if self.normalize == "unit":
+            return np.zeros(train.shape[1]), np.ones(train.shape[1])
+        std = train.std((0, 2, 3), dtype=np.float64) / 255
+        return train.mean((0, 2, 3), dtype=np.float64) / 255, np.maximum(std, 1e-3)
 
     def sides(self, given: list[int], targets: NDArray[np.int64], seed: int) -> NDArray[np.int8]:
         """Where each image goes: as its folder says; what has no test or validation part gives a share of its own."""
@@ -232,6 +256,8 @@ class ImageSplit:
         import torch
 
         pixels = torch.from_numpy(self.pixels[rows]).float()
+        if seeds is not None and self.augment.is_on_bytes:
+            pixels = recoloured(pixels.div_(255), seeds, self.augment).mul_(255)
         image = pixels.mul_(torch.from_numpy(self.factor)).sub_(torch.from_numpy(self.shift))
         tensors = {"image": image, "targets": torch.from_numpy(self.targets[rows])}
         if seeds is not None and self.augment.is_on:
@@ -241,56 +267,3 @@ class ImageSplit:
     def name(self, row: int) -> str:
         """cat/12.png."""
         return self.names[row]
-
-
-def from_csv(path: Path) -> Iterator[tuple[str, Path, str]]:
-    """(split, path, label) of each row of a CSV whose first column is a path and whose second is a label."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        for row in rows:
-            if len(row) >= 2:
-                yield (row[2] if len(row) > 2 else ""), path.parent / row[0], row[1]
-
-
-def from_folders(files: Sequence[Path], root: Path) -> Iterator[tuple[str, Path, str]]:
-    """(split, path, label): the label is the image's folder, the split a folder above it."""
-    for path in files:
-        above = [p.lower() for p in path.relative_to(root).parts[:-2]] if path.is_relative_to(root) else []
-        side = next((p for p in above if p in SPLIT_FOLDERS), "")
-        yield side, path, path.parent.name
-
-
-def idx_items(folder: Path, intake: Intake, most: int | None) -> Iterator[tuple[str, str, Any]]:
-    """MNIST's files: images and labels of train and test."""
-    for side, (images, labels) in IDX.items():
-        found = {name: sorted(folder.glob(f"{name}*ubyte*")) for name in (images, labels)}
-        if not all(found.values()):
-            if side == "train":
-                raise UserError(
-                    str(folder), f"must hold {images}-idx3-ubyte and {labels}-idx1-ubyte (.gz)", got="not both"
-                )
-            continue
-        pixels, classes = idx(found[images][0]), idx(found[labels][0])
-        if len(pixels) != len(classes):
-            raise UserError(
-                str(found[labels][0]), "must have a label for each image", got=f"{len(classes)} for {len(pixels)}"
-            )
-        for i in range(len(pixels) if most is None else min(most, len(pixels))):
-            intake.n_in += 1
-            yield f"{side}|{side}[{i}]", str(classes[i]), pixels[i][..., None]
-
-
-def idx(path: Path) -> Pixels:
-    """An idx file of bytes, as LeCun described it on his MNIST page: two zeros, type 8, dimensions, sizes, bytes."""
-    raw = path.read_bytes()
-    try:
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
-        raise UserError(str(path), f"is not a whole gzip file ({error})") from None
-    stream = io.BytesIO(data)
-    head = stream.read(4)
-    sizes = [int.from_bytes(stream.read(4), "big") for _ in range(head[3])] if len(head) == 4 else []
-    if len(head) < 4 or head[:3] != b"\0\0\x08" or len(data) != 4 + 4 * len(sizes) + int(np.prod(sizes)):
-        raise UserError(str(path), "is not a whole idx file of bytes", got=f"{len(data)} bytes, sizes {sizes}")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)

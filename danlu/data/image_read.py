@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from danlu.base.errors import UserError
 from danlu.data.table_read import Intake
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".csv", "ubyte", "ubyte.gz")
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".csv", ".tsv", ".jsonl", ".parquet", "ubyte",
+    "ubyte.gz",
+)  # fmt: skip
 Pixels = NDArray[np.uint8]
 
 
@@ -35,17 +39,20 @@ def pillow() -> Any:
     return PIL.Image
 
 
-def decoded(path: Path, max_pixels: int, intake: Intake) -> Pixels | None:
-    """(H, W, 1 or 3) bytes, turned as its EXIF says; None and a reason where it is no image that can be used."""
+def decoded(source: Path | bytes, max_pixels: int, intake: Intake, name: str = "") -> Pixels | None:
+    """(H, W, 1 or 3) bytes of a file or of its bytes, turned as its EXIF says; None and a reason where it is no image that
+    can be used."""
     library = pillow()
+    name = name or (source.name if isinstance(source, Path) else "bytes")
     from PIL import ImageOps
 
+    library.MAX_IMAGE_PIXELS = None  # the limit here is max_pixels, held before anything is decoded
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with library.open(path) as opened:
+            with library.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
                 if opened.width * opened.height > max_pixels:
-                    intake.reject(path.name, "more pixels than data.max_pixels", f"{opened.width} x {opened.height}")
+                    intake.reject(name, "more pixels than data.max_pixels", f"{opened.width} x {opened.height}")
                     return None
                 image = ImageOps.exif_transpose(opened)
                 if image.mode in ("I;16", "I;16B", "I", "F"):
@@ -60,8 +67,8 @@ def decoded(path: Path, max_pixels: int, intake: Intake) -> Pixels | None:
                     image = library.alpha_composite(library.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 image = image.convert("L" if image.mode in ("1", "L") else "RGB")
                 array = np.asarray(image, np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError, library.DecompressionBombError) as error:
-        intake.reject(path.name, "not an image that can be read", str(error))
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        intake.reject(name, "not an image that can be read", str(error))
         return None
     return array[..., None] if array.ndim == 2 else array
 

@@ -22,6 +22,8 @@ SLICE_BYTES = 32_000_000
 """Text of a Parquet file held at a time."""
 LINE_FACTOR = 8
 """A line of JSONL may be this many times data.max_document_bytes long: escapes and other columns take room."""
+MAX_JSON_BYTES = 256_000_000
+"""JSON files are parsed whole; a larger one is left out."""
 CUT_NOTE = "documents cut into pieces: larger than data.max_document_bytes"
 
 
@@ -137,6 +139,8 @@ def _piece_rows(name: str, source: Any, data: bytes, codec: str, intake: Intake)
 
 def take_value(intake: Intake, row: str, value: Any) -> Iterator[Row]:
     """Hand on one cell of the text column; what is no text is rejected."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
     if isinstance(value, str):
         yield from intake.take(row, value)
     elif value is None:
@@ -180,6 +184,43 @@ def jsonl_rows(file: TextFile, intake: Intake) -> Iterator[Row]:
             intake.drop(f"{file.name}:{n + 1}", "unknown_encoding", "", f"{error.reason}; the rest is left out")
     if not n:
         intake.drop(file.name, "empty", "")
+
+
+def json_rows(file: TextFile, intake: Intake) -> Iterator[Row]:
+    """One document for each object that has the column, wherever it lies in the file, named by its place."""
+    limit, column = MAX_JSON_BYTES, intake.settings.column
+    with open_bytes(file.path) as stream:
+        try:
+            data = read_some(stream, limit + 1)
+        except BrokenFileError as error:
+            return intake.drop(file.name, "broken_compression", "", str(error))
+    if len(data) > limit:
+        return intake.drop(file.name, "too_large", "", f"JSON is read whole, up to {limit:,} bytes; use JSONL for more")
+    try:
+        value = from_json(decode(data, intake.settings.encoding)[0]) if data.strip() else None
+    except UndecodableError as error:
+        return intake.drop(file.name, error.reason, _shown(data), error.detail)
+    except ValueError as error:
+        return intake.drop(file.name, "broken_json", _shown(data), one_line(str(error)))
+    found = list(objects_with(column, value))
+    if not found:
+        return intake.drop(file.name, "no_column" if data.strip() else "empty", _shown(data), f"no object has {column}")
+    for place, text in found:
+        yield from take_value(intake, f"{file.name}:{place}", text)
+    return None
+
+
+def objects_with(key: str, value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """(place such as "content[2].content[0]", value of the key) of every object that has it, outermost first."""
+    if isinstance(value, dict):
+        if key in value:
+            yield place or ".", value[key]
+        else:
+            for name, inner in value.items():
+                yield from objects_with(key, inner, f"{place}.{name}" if place else name)
+    elif isinstance(value, list):
+        for n, inner in enumerate(value):
+            yield from objects_with(key, inner, f"{place}[{n}]")
 
 
 def _json_blocks(stream: IO[bytes], encoding: str, limit: int) -> Iterator[list[bytes | None]]:
@@ -265,6 +306,7 @@ def parquet_rows(file: TextFile, intake: Intake) -> Iterator[Row]:
 READERS: dict[str, Callable[[TextFile, Intake], Iterator[Row]]] = {
     "text": text_rows,
     "jsonl": jsonl_rows,
+    "json": json_rows,
     "parquet": parquet_rows,
 }
 """Format -> reader of one file."""

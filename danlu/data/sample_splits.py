@@ -16,6 +16,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Labels = NDArray[np.int8]
 TRAIN, VALIDATION, TEST = range(3)
 NAMES = ("train", "validation", "test")
+SIDES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
+"""What columns, folders and lists may call them."""
+SPLIT_FOLDERS = {name: number for number, names in enumerate(SIDES) for name in names}
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -84,8 +87,22 @@ class GivenFiles(Settings):
     """Share of the training data for validation where it has no file of its own."""
 
 
+class NamedSplit(Settings):
+    """The data say it themselves: a column (or a key in a FASTA header) holds train, validation or test."""
+
+    kind: Literal["named"] = "named"
+    """By name."""
+    column: str = "set"
+    """The column that holds "train", "validation" (or "valid", "val", "dev") or "test"."""
+    validation_column: str = ""
+    """A column that is true for the training samples that are meant for validation; empty: none."""
+    validation_share: Share = 0.1
+    """Share of the training samples for validation where none is named."""
+
+
 SAMPLE_SPLITS: dict[str, type[Settings]] = {
     "random": RandomSplit, "group": GroupSplit, "time": TimeSplit, "folds": FoldSplit, "given": GivenFiles,
+    "named": NamedSplit,
 }  # fmt: skip
 """The ways to split samples that a recipe can name."""
 SampleSplitSetting = Annotated[Settings, Chosen(SAMPLE_SPLITS, default="random")]
@@ -103,6 +120,8 @@ def assign(
         return shares(n_rows, split.validation, split.test, rng, classes if split.stratify else None)
     if isinstance(split, GivenFiles):
         return shares(n_rows, 0.0 if split.validation else split.validation_share, 0.0, rng, classes)
+    if isinstance(split, NamedSplit):
+        return named(split, columns, rng, classes)
     if isinstance(split, GroupSplit):
         names, group = np.unique(column_of(split.column, columns).astype(str), return_inverse=True)
         if len(names) < 3:
@@ -137,6 +156,25 @@ def column_of(name: str, columns: Columns | None) -> NDArray[Any]:
         known = ", ".join(list(columns or ())[:20]) or "none"
         raise UserError("data.split.column", f"must name a column of the data ({known})", got=name)
     return columns[name]
+
+
+def named(split: NamedSplit, columns: Columns | None, rng: np.random.Generator, classes: NDArray[Any] | None) -> Labels:
+    """As the column says; a share of train for validation where it names none."""
+    said = np.char.lower(np.char.strip(column_of(split.column, columns).astype(str)))
+    labels = np.full(len(said), -1, np.int8)
+    for number, words in enumerate(SIDES):
+        labels[np.isin(said, words)] = number
+    if (labels < 0).any():
+        odd = said[labels < 0][0]
+        raise UserError(f"data.split.column: {split.column}", "must hold train, validation or test", got=str(odd))
+    if split.validation_column:
+        meant = np.char.lower(np.char.strip(column_of(split.validation_column, columns).astype(str)))
+        labels[(labels == TRAIN) & np.isin(meant, ("true", "yes", "1", "t", "y"))] = VALIDATION
+    own = np.flatnonzero(labels == TRAIN)
+    if not (labels == VALIDATION).any():
+        inner = shares(len(own), split.validation_share, 0.0, rng, None if classes is None else classes[own])
+        labels[own[inner == VALIDATION]] = VALIDATION
+    return labels
 
 
 def spread(n_rows: int, rng: np.random.Generator, classes: NDArray[Any] | None) -> NDArray[np.int64]:

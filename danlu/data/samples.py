@@ -132,8 +132,9 @@ def fixed_seeds(ids: Ids) -> Words:
 
 
 def in_batches(split: Split, size: int, rows: Ids | None = None) -> Any:
-    """(rows, Batch) over a split in order."""
+    """(rows, Batch) over a split in order, `size` samples at a time or the fewer that the split allows."""
     rows = np.arange(len(split)) if rows is None else rows
+    size = min(size, getattr(split, "at_once", size))
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
         yield part, split.batch(part)

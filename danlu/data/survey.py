@@ -83,6 +83,9 @@ def look_into(file: TextFile, settings: Text) -> tuple[list[Row], float]:
     n_rows = 1 if file.format == "text" else N_ROWS
     rows = list(itertools.islice(READERS[file.format](file, intake), n_rows))
     n_text = sum(len(text.encode("utf-8", "surrogatepass")) for _, text in rows)
+    if file.format == "json":  # parsed whole, so counted whole
+        rest = sum(len(text.encode("utf-8", "surrogatepass")) for _, text in READERS["json"](file, intake))
+        return rows, rest / max(1, file.path.stat().st_size)
     if file.format == "parquet":
         import polars as pl
 

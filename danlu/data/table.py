@@ -10,17 +10,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
 from danlu.base.durable import fingerprint, read_json, write_json, write_text
 from danlu.base.errors import UserError, near_names
 from danlu.data import table_fit as fitting
 from danlu.data.arrays import read_arrays, write_arrays
+from danlu.data.random_rows import is_random, random_rows
 from danlu.data.sample_splits import (
     NAMES,
     TEST,
@@ -34,8 +35,11 @@ from danlu.data.sample_splits import (
     assign,
 )
 from danlu.data.samples import SampleSource, source_files
-from danlu.data.table_encode import Column, TableSplit, encode, features_of
+from danlu.data.table_clean import kept_rows, without_outliers
+from danlu.data.table_encode import Column, TableSplit, encode, features_of, numbers_of, whole_numbers
+from danlu.data.table_forest import fit_forest
 from danlu.data.table_leaks import leaks
+from danlu.data.table_neighbours import fit_neighbours
 from danlu.data.table_read import ENDINGS, Intake, Rows, read
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
@@ -48,7 +52,7 @@ class Table(SampleSource):
     kind: Literal["table"] = "table"
     """A table."""
     path: str
-    """A file, a folder or a glob."""
+    """A file, a folder or a glob; or random-classes, random-numbers, random-lines: small tables made on this machine."""
     target: str | tuple[str, ...]
     """The column to predict, or several of numbers."""
     target_kind: Literal["auto", "number", "category"] = "auto"
@@ -65,21 +69,28 @@ class Table(SampleSource):
     """Types that are not to be inferred; text and id columns are left out of the model."""
     missing_markers: tuple[str, ...] = MISSING
     """Fields that mean "missing"."""
-    missing: Literal["median", "mean", "mode", "constant", "drop"] = "median"
-    """A missing number: what stands for it (of the training rows), or drop the row. Missing categories are one more."""
+    missing: Literal["median", "mean", "mode", "constant", "neighbours", "drop"] = "median"
+    """A missing number: what stands for it (of the training rows), or drop the row. neighbours: the mean over the training
+    rows whose other numbers are nearest. Missing categories are one more category."""
+    neighbours: Annotated[int, Field(ge=1, le=1000)] = 5
+    """For missing = "neighbours": over how many."""
     constant: float = 0.0
     """For missing = "constant"."""
     flag_missing: bool = True
     """One more number beside each that is missing in training: 1 where it was."""
-    duplicates: Literal["keep", "drop"] = "keep"
-    """Rows equal in every column."""
-    outliers: Literal["none", "iqr", "z_score"] = "none"
+    duplicates: Literal["keep", "drop", "near"] = "keep"
+    """Rows equal in every column; near: in near_columns, but for case, spaces, punctuation and digits past the third."""
+    near_columns: tuple[str, ...] = ()
+    """For duplicates = "near": the columns that tell; empty: all."""
+    outliers: Literal["none", "iqr", "z_score", "isolation_forest"] = "none"
     """Numbers far outside: beyond the quartiles by outlier_limit times their distance, or off the mean by that many
-    deviations; both of the training rows."""
+    deviations; or whole rows that random cuts soon set apart (Liu et al. 2008). All from the training rows."""
+    outlier_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """For isolation_forest: the share of the training rows that is odd."""
     outlier_limit: Annotated[float, Field(gt=0)] = 3.0
     """How far is far."""
     outlier_action: Literal["clip", "flag", "drop"] = "clip"
-    """Cut to the limit, flag by one more number, or drop the training row."""
+    """Cut to the limit (not for isolation_forest), flag by one more number, or drop the training row."""
     normalize: Literal["standard", "minmax", "robust", "quantile", "none"] = "standard"
     """Scale of the numbers, fitted on the training rows."""
     least_category: Annotated[int, Field(ge=1)] = 2
@@ -89,6 +100,15 @@ class Table(SampleSource):
     split: SampleSplitSetting = RandomSplit()
     """How rows become train, validation and test."""
 
+    @model_validator(mode="after")
+    def check_fit(self) -> Self:
+        """Settings that only go together."""
+        if self.outliers == "isolation_forest" and self.outlier_action == "clip":
+            raise ValueError('must have outlier_action "flag" or "drop" with isolation_forest, which judges whole rows')
+        if self.near_columns and self.duplicates != "near":
+            raise ValueError('must have duplicates = "near" where near_columns are given')
+        return self
+
     @property
     def targets(self) -> tuple[str, ...]:
         """The columns to predict."""
@@ -97,10 +117,12 @@ class Table(SampleSource):
     def files(self) -> list[Path]:
         """The source files, those of given splits too."""
         held = [p for p in (self.split.validation, self.split.test) if p] if isinstance(self.split, GivenFiles) else []
-        return [file for path in (self.path, *held) for file in source_files(path, ENDINGS)]
+        return [file for path in (self.path, *held) if not is_random(path) for file in source_files(path, ENDINGS)]
 
     def rows_of(self, path: str, intake: Intake, most: int | None = None) -> Rows:
         """The rows of a path."""
+        if is_random(path):
+            return random_rows(path, intake, most)
         return read(source_files(path, ENDINGS), self.names, self.skip_lines, intake, most)
 
     def columns_of(self, rows: Rows) -> dict[str, Column]:
@@ -117,7 +139,8 @@ class Table(SampleSource):
 
     def check_names(self, names: Sequence[str]) -> None:
         """Every column that the recipe names is there."""
-        for setting, wanted in (("target", self.targets), ("drop", self.drop), ("types", tuple(self.types))):
+        asked = {"target": self.targets, "drop": self.drop, "types": self.types, "near_columns": self.near_columns}
+        for setting, wanted in asked.items():
             for name in wanted:
                 if name not in names:
                     near = near_names(name, list(names))
@@ -162,7 +185,22 @@ class Table(SampleSource):
         if targets[0]["kind"] == "category":
             counts = Counter(columns[self.targets[0]][i] for i in train)
             targets[0]["counts"] = [counts[v] for v in targets[0]["values"]]
-        return {"inputs": inputs, "targets": targets, "outlier_action": self.outlier_action}, warnings
+        fitted = {"inputs": inputs, "targets": targets, "outlier_action": self.outlier_action}
+        return fitted | self.fit_rows(fitted, columns, train), warnings
+
+    def fit_rows(
+        self, fitted: Mapping[str, Any], columns: Mapping[str, Column], train: NDArray[np.int64]
+    ) -> dict[str, Any]:
+        """What looks at several numbers of a row at once: nearest neighbours, isolation forest."""
+        found: dict[str, Any] = {}
+        if not any(c["kind"] == "number" for c in fitted["inputs"]):
+            return found
+        x = numbers_of(fitted, columns, len(columns[self.targets[0]]))[train]
+        if self.missing == "neighbours":
+            found["neighbours"] = fit_neighbours(x, self.neighbours)
+        if self.outliers == "isolation_forest":
+            found["forest"] = fit_forest(whole_numbers({**fitted, **found}, x), self.outlier_share)
+        return found
 
     def prepare(self, folder: Path, seed: int, progress: Progress) -> DataCard:
         """Read all, clean, split, fit on train, encode, look for leaks."""
@@ -178,7 +216,7 @@ class Table(SampleSource):
                 given = np.concatenate([given, np.full(len(more.values), number, np.int8)])
         self.check_names(rows.names)
         progress("clean", 0, len(rows.values))
-        keep = self.cleaned(rows, intake)
+        keep = kept_rows(self, rows, self.columns_of(rows), intake)
         rows.values, rows.places, given = [rows.values[i] for i in keep], [rows.places[i] for i in keep], given[keep]
         if len(rows.values) < 3:
             got = ", ".join(f"{n} {why}" for why, n in intake.reasons.most_common(4)) or "none"
@@ -186,33 +224,13 @@ class Table(SampleSource):
         columns = self.columns_of(rows)
         labels = self.labels(columns, given, seed)
         fitted, warnings = self.fit(columns, np.flatnonzero(labels == TRAIN))
-        labels = self.without_outliers(fitted, columns, labels, rows, intake)
+        labels = without_outliers(self, fitted, columns, labels, rows, intake)
         arrays = encode(fitted, columns, len(rows.values))
         write_json(folder / "preprocessing.json", fitted)
         found, more_warnings = leaks(columns, labels, self.targets, self.drop, grouped_by(self.split))
         return self.finish(
             folder, rows, labels, arrays, fitted, intake, {"leakage": found, "warnings": (*warnings, *more_warnings)}
         )
-
-    def cleaned(self, rows: Rows, intake: Intake) -> list[int]:
-        """Rows that stay: with a target, with all numbers where missing = "drop", and once where duplicates = "drop"."""
-        columns = self.columns_of(rows)
-        seen: set[tuple[str | None, ...]] = set()
-        keep = []
-        inputs = [name for name in columns if name not in self.targets and name not in self.drop]
-        for i, place in enumerate(rows.places):
-            shown = ", ".join(str(v) for v in rows.values[i])
-            if any(columns[name][i] is None for name in self.targets):
-                intake.reject(place, "no target", shown)
-            elif self.missing == "drop" and any(columns[name][i] is None for name in inputs):
-                intake.reject(place, "a missing value", shown)
-            elif self.duplicates == "drop" and (key := tuple(rows.values[i])) in seen:
-                intake.reject(place, "a duplicate", shown)
-            else:
-                if self.duplicates == "drop":
-                    seen.add(key)
-                keep.append(i)
-        return keep
 
     def labels(self, columns: Mapping[str, Column], given: NDArray[np.int8], seed: int) -> NDArray[np.int8]:
         """Where each row goes."""
@@ -232,23 +250,6 @@ class Table(SampleSource):
             labels[first] = assign(self.split, len(first), seed, whole, None if classes is None else classes[first])
             return labels
         return assign(self.split, n, seed, whole, classes)
-
-    def without_outliers(
-        self, fitted: Mapping[str, Any], columns: Mapping[str, Column], labels: NDArray[np.int8], rows: Rows, intake: Intake
-    ) -> NDArray[np.int8]:  # fmt: skip
-        """Training rows with an outlier marked -1, where outlier_action = "drop"."""
-        if self.outliers == "none" or self.outlier_action != "drop":
-            return labels
-        labels = labels.copy()
-        for column in fitted["inputs"]:
-            if "limits" not in column:
-                continue
-            low, high = column["limits"]
-            x = np.array([fitting.number(v) for v in columns[column["name"]]])
-            for i in np.flatnonzero((labels == TRAIN) & ((x < low) | (x > high))):
-                intake.reject(rows.places[i], f"an outlier in {column['name']}", str(rows.values[i]))
-                labels[i] = -1
-        return labels
 
     def finish(
         self, folder: Path, rows: Rows, labels: NDArray[np.int8], arrays: Mapping[str, NDArray[Any]],

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from danlu.base.contracts import Batch
 from danlu.data import table_fit as fitting
+from danlu.data.table_forest import is_odd
+from danlu.data.table_neighbours import fill_neighbours
 
 Column = list[str | None]
 
@@ -26,6 +28,7 @@ def features_of(fitted: Mapping[str, Any]) -> dict[str, Any]:
             label = part["name"] if part is column else f"{column['name']} {part['name']}"
             numbers += [label, *([f"{label} missing"] if part["flag"] else [])]
             numbers += [f"{label} outlier"] if "limits" in part and fitted["outlier_action"] == "flag" else []
+    numbers += ["odd row"] if "forest" in fitted and fitted["outlier_action"] == "flag" else []
     found: dict[str, Any] = {"n_numbers": len(numbers), "categories": categories, "names": [*numbers, *names]}
     targets = fitted["targets"]
     if targets[0]["kind"] == "category":
@@ -42,22 +45,42 @@ def features_of(fitted: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"targets": [t["name"] for t in targets], "target_transform": transform}
 
 
+def numbers_of(fitted: Mapping[str, Any], columns: Mapping[str, Column], n: int) -> NDArray[np.float64]:
+    """(n, F) the number columns as they are, NaN where missing."""
+    names = [c["name"] for c in fitted["inputs"] if c["kind"] == "number"]
+    found = [np.array([fitting.number(v) for v in columns[name]]) for name in names]
+    return np.stack(found, 1) if found else np.zeros((n, 0))
+
+
+def whole_numbers(fitted: Mapping[str, Any], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, F) with what stands for the missing ones: of the nearest rows, else the column's own."""
+    if "neighbours" in fitted:
+        x = fill_neighbours(fitted["neighbours"], x)
+    fills = np.array([c["fill"] for c in fitted["inputs"] if c["kind"] == "number"])
+    return np.where(np.isnan(x), fills, x)
+
+
 def encode(fitted: Mapping[str, Any], columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
     """Arrays numbers (n, F) float32, categories (n, C), targets; a target that is missing is -1 or NaN."""
     numbers: list[NDArray[np.float64]] = []
     categories = []
+    raw = numbers_of(fitted, columns, n)
+    whole, j = whole_numbers(fitted, raw), 0
     for column in fitted["inputs"]:
         values = columns[column["name"]]
         if column["kind"] == "category":
             categories.append(fitting.apply_category(column, values))
         elif column["kind"] == "number":
-            x = np.array([fitting.number(v) for v in values])
-            numbers += fitting.apply_number(column, x, fitted["outlier_action"])
+            numbers += fitting.apply_number(column, raw[:, j], fitted["outlier_action"], whole[:, j])
+            j += 1
         else:
             parts = fitting.dated(values)
             for part in column["parts"]:
                 x = parts.get(part["name"], np.zeros(n))
-                numbers += fitting.apply_number(part, x, fitted["outlier_action"])
+                x_whole = np.where(np.isnan(x), part["fill"], x)
+                numbers += fitting.apply_number(part, x, fitted["outlier_action"], x_whole)
+    if "forest" in fitted and fitted["outlier_action"] == "flag":
+        numbers.append(is_odd(fitted["forest"], whole).astype(float))
     found: dict[str, NDArray[Any]] = {
         "numbers": np.stack(numbers, 1).astype(np.float32) if numbers else np.zeros((n, 0), np.float32),
         "categories": np.stack(categories, 1) if categories else np.zeros((n, 0), np.int64),

@@ -149,11 +149,9 @@ def most_common(known: Floats) -> float:
     return float(values[counts.argmax()])
 
 
-def apply_number(fitted: Mapping[str, Any], x: Floats, action: str) -> list[Floats]:
-    """The number scaled, then its flags: missing, outlier."""
-    missing = np.isnan(x)
-    filled = np.where(missing, fitted["fill"], x)
-    flags = [missing.astype(float)] if fitted["flag"] else []
+def apply_number(fitted: Mapping[str, Any], x: Floats, action: str, filled: Floats) -> list[Floats]:
+    """The number scaled, then its flags: missing, outlier. `filled` is x (n,) with what stands for its NaN."""
+    flags = [np.isnan(x).astype(float)] if fitted["flag"] else []
     if "limits" in fitted:
         low, high = fitted["limits"]
         if action == "flag":

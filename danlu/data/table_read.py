@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -75,8 +74,12 @@ def read_file(path: Path, names: Sequence[str], skip_lines: int, intake: Intake,
 
 
 def decoded(path: Path, intake: Intake) -> str:
-    """The file as text: UTF-8 (with or without a mark), UTF-16 by its mark, else cp1252, which is noted."""
-    data = path.read_bytes()
+    """A file as text."""
+    return as_text(path, path.read_bytes(), intake)
+
+
+def as_text(path: Path, data: bytes, intake: Intake) -> str:
+    """A file's bytes as text: UTF-8 (with or without a mark), UTF-16 by its mark, else cp1252, which is noted."""
     if path.suffix == ".gz":
         import gzip
         import zlib
@@ -117,20 +120,19 @@ def sniffed(text: str) -> str:
 def delimited(path: Path, text: str, names: list[str], skip_lines: int, intake: Intake, most: int | None) -> Rows:
     """CSV or TSV. A row with more or fewer fields than the header is left out by its line number."""
     csv.field_size_limit(MAX_FIELD)
-    body = "\n".join(text.split("\n")[skip_lines:]) if skip_lines else text
-    reader = csv.reader(io.StringIO(body, newline=""), delimiter=sniffed(body), skipinitialspace=True)
-    rows = numbered(reader, path, skip_lines, intake)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    lines = text.split("\n")[skip_lines:]
+    delimiter = sniffed("\n".join(lines))
     if not names:
-        first = next(rows, None)
+        first = next(numbered(lines, delimiter, None, path, skip_lines, intake), None)
         if first is None:
             raise UserError(str(path), "must have a header line", got="nothing")
-        names = checked([name.strip() for name in first[1]], path)
+        names, n_head = [name.strip() for name in first[1]], first[2]
     else:
-        names = checked(names, path)
-    found = Rows(names)
-    for place, values in rows:
-        if not values or values == [""]:
-            continue  # a blank line is no row
+        n_head = 0
+    found = Rows(checked(names, path))
+    for place, values, _ in numbered(lines[n_head:], delimiter, len(names), path, skip_lines + n_head, intake):
         intake.n_in += 1
         if len(values) != len(names):
             intake.reject(place, f"{'too many' if len(values) > len(names) else 'too few'} fields", str(values))
@@ -142,20 +144,40 @@ def delimited(path: Path, text: str, names: list[str], skip_lines: int, intake: 
     return found
 
 
-def numbered(reader: Any, path: Path, skip_lines: int, intake: Intake) -> Iterator[tuple[str, list[str]]]:
-    """(file:line, fields) of every row; a line that csv cannot read is left out."""
-    before = 0
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            intake.n_in += 1
-            intake.reject(f"{path.name}:{reader.line_num + skip_lines}", f"not CSV ({error})", "")
-            continue
-        yield f"{path.name}:{before + 1 + skip_lines}", values
-        before = reader.line_num
+def numbered(
+    lines: list[str], delimiter: str, n_fields: int | None, path: Path, before: int, intake: Intake
+) -> Iterator[tuple[str, list[str], int]]:
+    """(file:line, fields, lines read so far) of every row; blank lines are none. Where a quote that is never closed would
+    swallow the lines after it, its line alone is left out and reading goes on behind it."""
+    at = 0
+    how: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": True}
+    while at < len(lines):
+        reader = csv.reader((line + "\n" for line in lines[at:]), strict=True, **how)
+        first, n_read = at, 0
+        while True:
+            place, why = f"{path.name}:{before + first + n_read + 1}", "fields over several lines that do not fit"
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                why = f"not CSV ({error})"
+                values = next(csv.reader([lines[first + n_read]], **how))  # one line alone, read forgivingly
+            else:
+                if reader.line_num == n_read + 1 or n_fields in (None, len(values)):
+                    n_read = reader.line_num
+                    if values and values != [""]:
+                        yield place, values, first + n_read
+                    continue
+            at = first + n_read + 1
+            if n_fields in (None, len(values)) and lines[at - 1].count('"') % 2 == 0:
+                intake.notes[f"{path.name}: lines with stray quote marks, read as they stand"] += 1
+                yield place, values, at
+            else:
+                intake.n_in += 1
+                open_quote = lines[at - 1].count('"') % 2 == 1
+                intake.reject(place, "a quote that is not closed" if open_quote else why, lines[at - 1])
+            break
 
 
 def checked(names: list[str], path: Path) -> list[str]:

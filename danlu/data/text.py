@@ -46,9 +46,10 @@ class Text(Settings):
     pattern: str = ""
     """Of a folder or catalog set, only the files whose names match, such as "*.py"; empty: every file of a known type."""
     format: Format = "auto"
-    """How files are read: by their endings (auto), or all as text, jsonl or parquet."""
+    """How files are read: by their endings (auto), or all as text, jsonl, json or parquet."""
     column: Annotated[str, Field(min_length=1)] = "text"
-    """The column that holds the text, in JSONL, Parquet and hub data."""
+    """The column that holds the text, in JSONL, JSON, Parquet and hub data; a list of strings becomes lines. A JSON file gives
+    a document for each object that has it, however deep it lies."""
     encoding: Annotated[str, AfterValidator(codec_name)] = "auto"
     """How bytes become characters: auto detects it, a codec's name decides it; bytes that do not fit are refused."""
     max_document_bytes: Annotated[BytesSetting, Field(ge=1024, le=1 << 30)] = 4_000_000

@@ -7,13 +7,20 @@ transformer.py    attention both ways and across, blocks, dropout: for encoders,
 
 from danlu.base.settings import Settings
 from danlu.models.convnet_settings import Lenet, Resnet, Vgg
+from danlu.models.convtagger_settings import Convtagger
 from danlu.models.decoder_settings import Decoder
+from danlu.models.deepspeech_settings import Deepspeech
+from danlu.models.detector_settings import Detector
+from danlu.models.encoder_settings import Encoder
 from danlu.models.fold_settings import Fold
 from danlu.models.forecast_settings import Dlinear, Nlinear
 from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
+from danlu.models.seq2seq_settings import Seq2Seq
+from danlu.models.vit_settings import Vit
+from danlu.models.wavenet_settings import Wavenet
 
 MODELS: dict[str, type[Settings]] = {
     "decoder": Decoder,
@@ -22,9 +29,16 @@ MODELS: dict[str, type[Settings]] = {
     "lenet": Lenet,
     "vgg": Vgg,
     "resnet": Resnet,
+    "detector": Detector,
+    "vit": Vit,
     "nlinear": Nlinear,
     "dlinear": Dlinear,
     "recurrent": Recurrent,
+    "convtagger": Convtagger,
+    "wavenet": Wavenet,
+    "deepspeech": Deepspeech,
+    "encoder": Encoder,
     "fold": Fold,
+    "seq2seq": Seq2Seq,
     "module": Module,
 }

@@ -135,7 +135,7 @@ class ResnetModel(nn.Module):
         with seeded(seed):
             if depth == "small":
                 stem: list[nn.Module] = [
-                    nn.Conv2d(shape[0], width, 3, 1, 1, bias=False),
+                    nn.Conv2d(shape[0], width, 3, settings.stem_stride, 1, bias=False),
                     nn.BatchNorm2d(width),
                     nn.ReLU(),
                 ]

@@ -75,6 +75,8 @@ class Resnet(Settings):
     """Blocks of each stage, when small (6 blocks + 2 layers = 20 layers at 3, as in section 4.2 of the paper)."""
     width: Annotated[int, Field(ge=1, le=4096)] = 32
     """Channels of the first stage, when small; they double from stage to stage."""
+    stem_stride: Literal[1, 2] = 1
+    """Stride of the first convolution, when small; 2 leaves a quarter of the pixels, and of the work."""
     drop_path: Share = 0.0
     """Chance that the last block is passed by in training; earlier blocks less (stochastic depth: Huang et al. 2016)."""
     dropout: Share = 0.0

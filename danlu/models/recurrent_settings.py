@@ -33,6 +33,13 @@ class Recurrent(Settings):
     """What stands for a whole sequence: the last state, or the mean or maximum of all."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of token vectors, between layers, and before the last matrix."""
+    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance that a token is read as unknown in training (Iyyer et al. 2015)."""
+    bag: Literal["none", "fresh", "naive Bayes"] = "none"
+    """A linear score of each word, added to a text's answer beside the reader (wide and deep: Cheng et al. 2016). It starts
+    at 0, or from how much oftener a word stands in texts of a class (Wang and Manning 2012; needs data.count_words)."""
+    bag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Chance that a word is left out of the bag in training."""
 
     def build(self, card: DataCard, n_outputs: int, seed: int) -> nn.Module:
         """The network for tokens or a series."""
@@ -40,4 +47,11 @@ class Recurrent(Settings):
 
         if "horizon" not in card.features and "vocab_size" not in card.features:
             raise UserError("model.kind", "recurrent reads sentences and series", got=f"{card.kind} data")
+        if self.bag == "naive Bayes" and "texts_with" not in card.features:
+            raise UserError(
+                "model.bag",
+                "needs counts of words by class",
+                got=f"{card.kind} data without",
+                fix="set data.count_words = true",
+            )
         return RecurrentModel(self, card.features, n_outputs, seed)

@@ -52,7 +52,10 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
         baselines=baselines,
         beats_baselines=beaten,
         n_targets=trained.card.splits[on].n_targets or len(split),
-        panels=tuple(task.panels(predictions, truths, split, trained.card)),
+        panels=(
+            *task.panels(predictions, truths, split, trained.card),
+            *task.panels_made(trained.model, split, trained.card),
+        ),
         notes=(verdict, *trained.notes, resampled.method),
         headline=task.headline,
         higher_is_better=task.higher_is_better,

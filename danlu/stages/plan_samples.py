@@ -116,22 +116,30 @@ def first_choices(draft: SampleDraft) -> Choices:
 
 
 def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
-    """Precision by timing, where it is open: (the faster, its median seconds a step)."""
-    began = time.monotonic()
+    """Threads and precision by timing, where they are open: (the fastest, its median seconds a step). Small models are
+    often faster on one thread than on all, and on a busy machine most are."""
+    train, deadline = draft.recipe.train, time.monotonic() + draft.recipe.plan.budget.amount
     best = time_steps(choices, N_TIMED, AT_LEAST_S)
-    spent = time.monotonic() - began
-    if draft.recipe.train.precision != "auto" or not draft.machine.has_bf16:
-        return choices, median(best)
-    if spent > draft.recipe.plan.budget.amount:
-        draft.derive("train.precision", "fp32", "plan.budget was used up before bf16 could be timed")
-        return choices, median(best)
-    trial = choices.model_copy(update={"precision": "bf16"})
-    other = time_steps(trial, N_TIMED, AT_LEAST_S)
-    draft.timings["precision"] = [{"name": "fp32", "seconds": min(best)}, {"name": "bf16", "seconds": min(other)}]
-    said = f"a step takes {1e3 * min(best):.3g} ms in fp32, {1e3 * min(other):.3g} ms in bf16"
-    if min(other) < BETTER * min(best):
-        choices, best = trial, other
-    draft.derive("train.precision", choices.precision, said, "measured")
+    dials: list[tuple[str, list[Any]]] = []
+    if train.threads == "auto" and choices.device == "cpu":
+        dials.append(("threads", [n for n in (choices.threads // 2, 1) if n >= 1 and n != choices.threads][:2]))
+    if train.precision == "auto" and draft.machine.has_bf16:
+        dials.append(("precision", ["bf16"]))
+    for dial, options in dials:
+        rows: list[dict[str, Any]] = [{"name": str(getattr(choices, dial)), "seconds": median(best)}]
+        for option in dict.fromkeys(options):
+            if time.monotonic() > deadline:
+                draft.derive(f"train.{dial}", getattr(choices, dial), f"plan.budget ended before {option} was timed")
+                break
+            trial = choices.model_copy(update={dial: option})
+            other = time_steps(trial, N_TIMED, AT_LEAST_S)
+            rows.append({"name": str(option), "seconds": median(other)})
+            if median(other) < BETTER * median(best):
+                choices, best = trial, other
+        draft.timings[dial] = rows
+        if len(rows) > 1:
+            said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
+            draft.derive(f"train.{dial}", getattr(choices, dial), f"a step takes: {said}", "measured")
     return choices, median(best)
 
 

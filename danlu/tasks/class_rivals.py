@@ -191,7 +191,9 @@ def dense(part: Tensors) -> Floats:
     """(N, F): an image's pixels, a vector, or the mean frame of a sound."""
     name = next(name for name in DENSE if name in part)
     x = part[name].astype(float)
-    return np.asarray(x.mean(1) if name == "frames" else x.reshape(len(x), -1), float)
+    if name == "frames":  # 0 after the end of each sound
+        return np.asarray(x.sum(1) / np.maximum(1, part.get("lengths", np.full(len(x), x.shape[1])))[:, None], float)
+    return x.reshape(len(x), -1)
 
 
 class Logistic(Majority):

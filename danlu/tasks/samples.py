@@ -61,6 +61,11 @@ class SampleTask(Settings):
         """Scores that the model must give: for each sample, or for each position of it."""
         raise NotImplementedError
 
+    def asks(self, card: DataCard) -> dict[str, Any]:
+        """What the model must know of the task beside that number; it reads it among the data's features.
+        {"per_position": True}: an answer at each position of a sample, not one for the whole."""
+        return {}
+
     def change(self, batch: Batch, seeds: Words) -> Batch:
         """What is done to a batch before the model sees it, in training and in scoring; (B,) one seed a sample."""
         return batch
@@ -87,6 +92,10 @@ class SampleTask(Settings):
 
     def panels(self, predictions: Predictions, truths: Predictions, split: Split, card: DataCard) -> list[Panel]:
         """What one would rather look at than read."""
+        return []
+
+    def panels_made(self, model: nn.Module, split: Split, card: DataCard) -> list[Panel]:
+        """What the model makes of itself, for tasks that make something: new sounds, sentences, pictures."""
         return []
 
     def rows(self, predictions: Predictions, split: Split, card: DataCard) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class Loop:
         self.verdict: Verdict = "update"
         self.ids = np.empty(0, np.int64)
         if not self.resume():
-            self.events += start_from(self.parts.model, recipe.train.start_from)
+            self.events += start_from(self.parts.model, recipe.train.start_from, run.data)
             if self.choices.ema:
                 self.average = Average(self.parts.model, self.choices.ema)
         self.started = self.saved_at = time.perf_counter()
