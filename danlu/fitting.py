@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.base.contracts import Progress
+from danlu.base.errors import UserError
 from danlu.data.given import Arrays
 from danlu.pipeline import Run, quiet, run
 from danlu.recipe import Recipe
@@ -30,9 +31,14 @@ def fit(
     """Train `model` (input (B, ...) -> scores) on arrays. `sections` are those of a recipe: optimizer, schedule, train,
     evaluate, name, seed. The module given is not changed; the trained one is run.model.
     """
-    from danlu.models.module import settings_of
+    from danlu.models.module import last_activation, settings_of
 
     asked = {"kind": task} if isinstance(task, str) else dict(task)
+    if asked.get("kind") == "classify" and (name := last_activation(model)):
+        raise UserError(
+            "fit: model", "must answer with scores, which the loss takes to shares by itself", got=f"a last {name}",
+            fix=f"leave the {name} out",
+        )  # fmt: skip
     evaluated = {"on": "test" if "test" in data else "validation" if "validation" in data else "train"}
     sections["evaluate"] = evaluated | dict(sections.get("evaluate", {}))
     sections.setdefault("name", type(model).__name__)

@@ -89,3 +89,11 @@ def test_a_folder_without_its_module_says_so(tmp_path):
             _ = run.model
     finally:
         Module.given.update(kept)
+
+
+def test_a_module_that_has_no_weights_yet_or_ends_with_softmax_is_refused():
+    data = {"train": classes(30, 1)}
+    with pytest.raises(UserError, match="not built yet"):
+        danlu.fit(torch.nn.Sequential(torch.nn.LazyLinear(3)), data, "classify")
+    with pytest.raises(UserError, match="a last softmax"):
+        danlu.fit(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softmax(-1)), data, "classify")

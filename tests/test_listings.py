@@ -2,8 +2,8 @@
 
 Each program is written as its users would, with torch.nn and torch.optim. It starts from the same weights and takes the
 same batches: danlu's order goes on over the end of an epoch, where a DataLoader would give a short batch. Held to 1e-5 relative
-(1e-6 absolute) after up to 3,125 updates in float32. Keras has the same formulas, but for where Adam's eps stands: its eps
-is torch's times 1 / sqrt(1 - beta2^t), at most 3.2e-6 in the first step, so a weight moves by up to lr * 3.2e-6 / |g| less.
+(1e-6 absolute) after up to 3,125 updates in float32. Keras itself is held against in tests/test_keras.py: it has the same
+formulas, but adds Adam's eps before the bias correction where torch adds it after.
 """
 
 import os

@@ -15,13 +15,15 @@ SHIPPED = sorted(p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.rg
 RUN = [name for name in SHIPPED if not name.startswith("full-size/") and name not in ("demo", "your-text")]
 SHORT = (
     'train.length="3 steps"',
-    "evaluate.bootstrap=20",
+    "evaluate.bootstrap=100",
     'evaluate.every="never"',
     "train.threads=1",
     'plan.budget="1 s"',
 )
 FIRST = {"sst2-bert": "sst2-masked"}
 """Recipes that go on from another's weights."""
+MORE = {"shakespeare": ('train.length="12 steps"',)}
+"""What a recipe needs beyond: warm-up must fit into the run."""
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -36,7 +38,7 @@ def test_it_loads_and_says_what_it_is(name: str) -> None:
 @pytest.mark.skipif("DANLU_DATA" not in os.environ, reason="needs DANLU_DATA")
 @pytest.mark.parametrize("name", RUN)
 def test_it_runs_on_its_data(name: str, tmp_path: Path) -> None:
-    sets = list(SHORT)
+    sets = [*SHORT, *MORE.get(name, ())]
     if name in FIRST:
         danlu.run(Recipe.load(ROOT / f"{FIRST[name]}.toml", SHORT), tmp_path / "first")
         sets.append(f'train.start_from="{tmp_path}/first"')

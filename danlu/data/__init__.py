@@ -17,6 +17,7 @@ from danlu.data.boxes import Boxes
 from danlu.data.chat import Chat
 from danlu.data.given import Arrays
 from danlu.data.image import Image
+from danlu.data.pairs import Pairs
 from danlu.data.protein import Proteins
 from danlu.data.sentences import Sentences
 from danlu.data.series import Series
@@ -38,6 +39,7 @@ SOURCES: dict[str, type[Settings]] = {
     "waveform": Waveform,
     "audio": Audio,
     "structure": Structure,
+    "pairs": Pairs,
 }
 """kind -> settings of a kind of data."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from danlu.base.errors import UserError
 from danlu.data.audio_read import ENDINGS
-from danlu.data.image import SPLIT_FOLDERS
+from danlu.data.sample_splits import SPLIT_FOLDERS
 from danlu.data.samples import source_files
 from danlu.data.table_read import Intake, Rows, read
 

@@ -20,10 +20,19 @@ from danlu.base.durable import fingerprint, write_json, write_text
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.augment import Augment, augmented, recoloured
-from danlu.data.image_list import SPLIT_FOLDERS, from_folders, from_list, idx_items, lists_of
+from danlu.data.image_list import Listed, from_folders, from_list, idx_items, lists_of
 from danlu.data.image_read import ENDINGS, Shape, decoded, sized
 from danlu.data.leaks import leaks
-from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, RandomSplit, SampleSplitSetting, assign
+from danlu.data.sample_splits import (
+    NAMES,
+    SPLIT_FOLDERS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    RandomSplit,
+    SampleSplitSetting,
+    assign,
+)  # fmt: skip
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
 
@@ -89,6 +98,7 @@ class Image(SampleSource):
             yield from idx_items(files[0].parent, intake, most)
             return
         wanted = (self.image_column, self.label_column)
+        listed: Iterator[Listed]
         if lists := lists_of(files):
             listed = (item for path in lists for item in from_list(path, wanted, intake, most))
         elif set(wanted) != {"auto"}:

@@ -13,14 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.errors import UserError, near_names, one_line
-from danlu.data.sample_splits import TEST, TRAIN, VALIDATION
+from danlu.data.sample_splits import SPLIT_FOLDERS
 from danlu.data.table_read import Intake, read_file
 
 Pixels = NDArray[np.uint8]
 IDX = {"train": ("train-images", "train-labels"), "test": ("t10k-images", "t10k-labels")}
-SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "test": TEST, "testing": TEST} | dict.fromkeys(
-    ("val", "valid", "validation"), VALIDATION
-)
 LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
 IMAGE_NAMES = ("image", "path", "file", "filename", "file_name", "image_path", "filepath", "img", "img_path")
 LABEL_NAMES = ("label", "class", "category", "target", "class_name")

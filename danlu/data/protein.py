@@ -201,9 +201,7 @@ class Proteins(SampleSource):
         """A prepared split."""
         found = {name: np.asarray(array) for name, array in read_arrays(folder, split).items()}
         names = found.pop("names").tobytes().decode().split("\n")
-        change = partial(
-            changed, how=self.augment, letters=RESIDUES, first=asked.FIRST, unknown=asked.UNKNOWN
-        )
+        change = partial(changed, how=self.augment, letters=RESIDUES, first=asked.FIRST, unknown=asked.UNKNOWN)
         is_on = bool(self.augment.hide or self.augment.exchange)
         crop = self.augment.crop
         return SequenceSplit(found, names, card.features, asked.DECODED, crop, change if is_on else None)
@@ -215,7 +213,9 @@ class Proteins(SampleSource):
         for number, value in enumerate(inputs, start=1):
             intake = Intake()
             if isinstance(value, dict):
-                listed = [Record(f"input {number}", str(value.get("name", f"input {number}")), str(value.get("sequence", "")))]
+                listed = [
+                    Record(f"input {number}", str(value.get("name", f"input {number}")), str(value.get("sequence", "")))
+                ]
             elif Path(str(value)).exists() or str(value).lower().endswith(ENDINGS) or ".zip/" in str(value):
                 listed = list(records(self.places(str(value)), self.sequence, intake))
             else:

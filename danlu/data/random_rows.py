@@ -8,6 +8,8 @@ random-lines      1,000 rows: x0, x1; y0, y1, y2, each a straight line of them, 
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +49,7 @@ def random_columns(path: str) -> dict[str, NDArray[np.float32] | NDArray[np.int6
 def random_rows(path: str, intake: Intake, most: int | None = None) -> Rows:
     """The same as a file would give it: fields are text, with every digit that float32 has."""
     columns = random_columns(path)
-    values = [list(map(str, row)) for row in zip(*columns.values(), strict=True)][:most]
+    rows = islice(zip(*columns.values(), strict=True), most)
+    values: list[list[str | None]] = [[str(value) for value in row] for row in rows]
     intake.n_in += len(values)
-    return Rows(list(columns), list(values), [f"{path}:{i + 1}" for i in range(len(values))])
+    return Rows(list(columns), values, [f"{path}:{i + 1}" for i in range(len(values))])

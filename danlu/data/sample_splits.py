@@ -17,7 +17,8 @@ Labels = NDArray[np.int8]
 TRAIN, VALIDATION, TEST = range(3)
 NAMES = ("train", "validation", "test")
 SIDES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
-"""What a column may call them."""
+"""What columns, folders and lists may call them."""
+SPLIT_FOLDERS = {name: number for number, names in enumerate(SIDES) for name in names}
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -157,9 +158,7 @@ def column_of(name: str, columns: Columns | None) -> NDArray[Any]:
     return columns[name]
 
 
-def named(
-    split: NamedSplit, columns: Columns | None, rng: np.random.Generator, classes: NDArray[Any] | None
-) -> Labels:
+def named(split: NamedSplit, columns: Columns | None, rng: np.random.Generator, classes: NDArray[Any] | None) -> Labels:
     """As the column says; a share of train for validation where it names none."""
     said = np.char.lower(np.char.strip(column_of(split.column, columns).astype(str)))
     labels = np.full(len(said), -1, np.int8)

@@ -18,6 +18,7 @@ from danlu.models.hub_settings import Hub
 from danlu.models.mlp_settings import Mlp
 from danlu.models.module_settings import Module
 from danlu.models.recurrent_settings import Recurrent
+from danlu.models.seq2seq_settings import Seq2Seq
 from danlu.models.vit_settings import Vit
 from danlu.models.wavenet_settings import Wavenet
 
@@ -38,5 +39,6 @@ MODELS: dict[str, type[Settings]] = {
     "deepspeech": Deepspeech,
     "encoder": Encoder,
     "fold": Fold,
+    "seq2seq": Seq2Seq,
     "module": Module,
 }

@@ -39,6 +39,8 @@ class EncoderModel(nn.Module):
             self.table = TokenTable(features, s.width, s.token_dropout, STD)
             self.positions = nn.Embedding(context, s.width) if s.positions == "learned" else None
             self.segments = nn.Embedding(s.segments, s.width) if s.segments else None
+            n = s.neighbours
+            self.mix = nn.Conv1d(s.width, s.width, 2 * n + 1, padding=n) if n else None
             self.blocks = nn.ModuleList(Block(shape) for _ in range(s.n_layers))
             self.norm = nn.LayerNorm(s.width, s.eps)
             self.pooler = nn.Linear(s.width, s.width) if s.pooler and not self.per_position else None
@@ -68,6 +70,9 @@ class EncoderModel(nn.Module):
             x = x + (self.segments.weight[0] if segments is None else self.segments(segments))
         if self.settings.norm == "post":
             x = self.norm(x)
+        if self.mix is not None:
+            inside = ~padding(tensors["lengths"], n)[:, 0, 0, :, None]
+            x = x + F.gelu(self.mix((x * inside).mT).mT)
         return dropout(x, self.settings.dropout, self.training)
 
     def forward(self, batch: Batch) -> Output:

@@ -37,6 +37,9 @@ class Encoder(Settings):
     """Added to the variance in a norm; BERT's is 1e-12."""
     positions: Literal["learned", "sinusoids", "none"] = "learned"
     """A learned vector for each position of data.context, fixed sines (Vaswani et al. 2017), or none."""
+    neighbours: Annotated[int, Field(ge=0, le=64)] = 0
+    """Tokens on either side that a convolution mixes into each vector before the blocks: near words are seen from the first
+    step on, and positions need not be learned for it (after wav2vec 2.0: Baevski et al. 2020). 0: none."""
     segments: Annotated[int, Field(ge=0, le=64)] = 0
     """Segment vectors (BERT: 2), picked by the data's `segments` where there are such, else the first. 0: none."""
     pool: Literal["first", "mean", "max"] = "mean"

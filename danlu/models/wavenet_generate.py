@@ -55,9 +55,8 @@ class Maker:
         self.bias = model.conditioned(conditions)
         self.queues = [torch.zeros(d, B, R, device=device) for d in self.steps]
         self.layers = []
-        for block in model.blocks:
-            layer = block.layer  # type: ignore[union-attr]
-            self.layers.append([w if w is None or w.dim() < 2 else w.t().contiguous() for w in layer])
+        for block in model.layers():
+            self.layers.append([w if w is None or w.dim() < 2 else w.t().contiguous() for w in block.layer])
         self.before = torch.full((B,), model.n_levels // 2, device=device)
         self.past = torch.zeros(B, R, device=device)
         self.told: Tensor | None = None

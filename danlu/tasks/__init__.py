@@ -9,9 +9,10 @@ from danlu.tasks.forecast import Forecast
 from danlu.tasks.language import Language
 from danlu.tasks.masked import Masked
 from danlu.tasks.regress import Regress
-from danlu.tasks.tag import Tag
 from danlu.tasks.synthesize import Synthesize
+from danlu.tasks.tag import Tag
 from danlu.tasks.transcribe import Transcribe
+from danlu.tasks.translate import Translate
 
 TASKS: dict[str, type[Settings]] = {
     "language": Language,
@@ -25,4 +26,5 @@ TASKS: dict[str, type[Settings]] = {
     "synthesize": Synthesize,
     "transcribe": Transcribe,
     "fold": FoldTask,
+    "translate": Translate,
 }

@@ -66,7 +66,13 @@ def by_place(place: Any, size: Any, right: Any) -> Panel:
     at = [b for b in range(len(edges) - 1) if (which == b).any()]
     y = [float(right[which == b].mean()) for b in at]
     note = "Ends have less around them to tell from."
-    return lines("Accuracy by distance to the end", {"accuracy": ([float(edges[b]) for b in at], y)}, "positions", "accuracy", note)
+    return lines(
+        "Accuracy by distance to the end",
+        {"accuracy": ([float(edges[b]) for b in at], y)},
+        "positions",
+        "accuracy",
+        note,
+    )
 
 
 def worst(predictions: Sequence[Any], truths: Sequence[Any], names: list[str], split: Split, own: Any) -> Panel:
@@ -77,7 +83,9 @@ def worst(predictions: Sequence[Any], truths: Sequence[Any], names: list[str], s
             continue
         said = predictions[i].argmax(1)
         rows.append((split.name(int(i)), len(said), f"{own[i]:.1%}", told(truths[i], names), told(said, names)))
-    note = f"Of sequences with at least {MIN_SCORED} scored positions; the first {MAX_LETTERS} are shown, . is not scored."
+    note = (
+        f"Of sequences with at least {MIN_SCORED} scored positions; the first {MAX_LETTERS} are shown, . is not scored."
+    )
     return listing("Worst sequences", ["sample", "positions", "accuracy", "truth", "prediction"], rows, note)
 
 

@@ -62,7 +62,10 @@ def tag_rivals(train: Split, split: Split, vocab_size: int, n_classes: int, wind
     if reach == 0:
         found.pop("window of 1")
     for tokens, _, inside in parts(split):
-        told = {"most frequent class": np.broadcast_to(share, (*tokens.shape, n_classes)), "class by token": by_token[tokens]}
+        told = {
+            "most frequent class": np.broadcast_to(share, (*tokens.shape, n_classes)),
+            "class by token": by_token[tokens],
+        }
         if reach:
             scores = np.log(share) + sum(logs[i][seen] for i, seen in enumerate(around(tokens, inside, reach)))
             scores = np.exp(scores - scores.max(-1, keepdims=True))

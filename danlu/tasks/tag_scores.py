@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from danlu.tasks.metrics_classes import drawn, of_confusion, ratio
+from danlu.tasks.metrics_classes import drawn, ratio
 
 Floats = NDArray[np.float64]
 MAX_NAMED = 12

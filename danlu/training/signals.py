@@ -32,13 +32,15 @@ class Watch:
     def before(self) -> None:
         """Start watching: call before the forward pass."""
         self.model.watched = True
-        self.saved = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.saved = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def after(self, grad_norms: Mapping[str, float]) -> dict[str, dict[str, float]]:
         """Signals by layer: grad_norm, update_ratio, and dead_frac where units can die."""
         sums: dict[str, list[float]] = {}
         for name, p in self.model.named_parameters():
+            if name not in self.saved:
+                continue  # not trained: frozen, or a count
             grad, change, weight = sums.setdefault(layer_of(name), [0.0, 0.0, 0.0])
             old = self.saved[name]
             sums[layer_of(name)] = [

@@ -41,7 +41,7 @@ def test_it_answers_and_where_a_patch_lies_matters(pool):
 
 
 def test_images_that_are_no_whole_number_of_patches_are_refused():
-    with pytest.raises(UserError, match="5 for images of 8 x 12.*write 4"):
+    with pytest.raises(UserError, match=r"5 for images of 8 x 12.*write 4"):
         Vit(patch=5).build(card(), 5, 0)
     with pytest.raises(UserError, match="n_heads"):
         Vit(n_heads=5).build(card(), 5, 0)

@@ -1,0 +1,73 @@
+"""Translations to look at: the worst, the middle, the best; where a word was looked for; scores by length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from danlu.tasks.panels import Panel, lines, listing, matrix
+from danlu.tasks.translate_scores import TextScorer, Translation
+
+N_EACH, MOST_TOKENS, N_GROUPS = 4, 20, 5
+
+
+def panels_of(
+    predictions: Sequence[Translation],
+    truths: Sequence[str],
+    sources: Sequence[str],
+    scorer: TextScorer,
+    features: Mapping[str, Any],
+) -> list[Panel]:
+    """All panels."""
+    scores = scorer.by_sentence()
+    order = np.argsort(scores, kind="stable")
+    middle = max(0, len(order) // 2 - N_EACH // 2)
+    groups = {"worst": order[:N_EACH], "middle": order[middle : middle + N_EACH], "best": order[::-1][:N_EACH]}
+    rows = [
+        [name, f"{scores[i]:.0f}", sources[i], predictions[i].text, truths[i]]
+        for name, chosen in groups.items()
+        for i in chosen
+    ]
+    columns = ["", "chrF", "source", "translation", "reference"]
+    found = [listing("Translations", columns, rows, "The worst, the middle and the best by chrF.")]
+    by_length = scores_by_length(sources, scorer)
+    if by_length is not None:
+        found.append(by_length)
+    shown = [
+        i for i in order if 2 < len(predictions[i].tokens) < MOST_TOKENS and len(predictions[i].source) <= MOST_TOKENS
+    ]
+    if shown and (attention := predictions[shown[len(shown) // 2]].attention) is not None:
+        one = predictions[shown[len(shown) // 2]]
+        given, made = (
+            named(ids, features, side)
+            for ids, side in ((one.source, "source"), ((*one.tokens, features["end_id"]), "target"))
+        )
+        note = "Rows: what was written; columns: the source. Mean of the heads of the last block."
+        found.append(
+            matrix("Where each word was looked for", attention.astype(float).round(2).tolist(), made, given, note)
+        )
+    return found
+
+
+def scores_by_length(sources: Sequence[str], scorer: TextScorer) -> Panel | None:
+    """BLEU of sentences of like length."""
+    sizes = np.array([len(source.split()) for source in sources])
+    if len(sizes) < 10 * N_GROUPS:
+        return None
+    parts = np.array_split(np.argsort(sizes, kind="stable"), N_GROUPS)
+    x = [float(sizes[part].mean()) for part in parts]
+    y = [scorer.values(part)["bleu"] for part in parts]
+    return lines("BLEU by length", {"BLEU": (x, y)}, "words of the source", "BLEU", "Five groups of equal size.")
+
+
+def named(ids: Sequence[int], features: Mapping[str, Any], side: str) -> list[str]:
+    """Pieces as one can read them."""
+    pieces = features[f"{side}_pieces"] or features["target_pieces"]
+    return [shown(pieces[i]) for i in ids]
+
+
+def shown(piece: str) -> str:
+    """A piece's own text; a space is written _."""
+    return piece.encode("latin-1", "replace").decode("utf-8", "replace").replace(" ", "_")
