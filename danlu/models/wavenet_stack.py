@@ -47,7 +47,7 @@ def plain_stacked(x: Tensor, about: Tensor, layers: Sequence[Layer], dilations: 
         z = back @ layer.past.t() + x @ layer.now.t() + a.repeat(len(x) // B, 1)
         f, s = z.chunk(2, 1)
         gates.append(torch.tanh(f) * torch.sigmoid(s))
-        if layer.out is not None:
+        if layer.out is not None and layer.bias is not None:
             x = x + gates[-1] @ layer.out.t() + layer.bias
     return torch.cat(gates, 1)
 
