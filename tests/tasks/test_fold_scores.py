@@ -195,6 +195,6 @@ def test_predictions_become_pdb_files(tmp_path: Path) -> None:
     rows = run.predict(asked, out=tmp_path / "out")
     assert [row["sequence"] for row in rows[:2]] == ["ACDEFGHIKL", "MKVL"]
     made = sorted(p.name for p in (tmp_path / "out").glob("*.pdb"))
-    assert made == ["asked-fasta-first.pdb", "c3-pdb-A.pdb", "sequence-1.pdb"]
+    assert made == ["asked-fasta-first.pdb", "c3-pdb-A.pdb", "sequence-2.pdb"]
     found = chains_of(read_entry(tmp_path / "out" / made[0]), made[0], "first").proteins[0]
     assert np.allclose(found.atoms[:, 1], np.array(rows[0]["ca"]) - np.mean(rows[0]["ca"], 0), atol=2e-3)
