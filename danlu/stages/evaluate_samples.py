@@ -46,9 +46,10 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
     resampled = Resampled.of([ours, *rivals.values()], recipe.evaluate.bootstrap, recipe.seed)
     metrics, baselines = tables(task, resampled, list(rivals))
     beaten, verdict = compared(task, metrics, baselines)
+    unseen = held_out(trained, recipe, run, progress) if on == "train" else {}
     scores = Scores(
         split=on,
-        metrics=metrics,
+        metrics=metrics | unseen,
         baselines=baselines,
         beats_baselines=beaten,
         n_targets=trained.card.splits[on].n_targets or len(split),
@@ -64,6 +65,20 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
     write_json(run.evaluate / "scores.json", dataclasses.asdict(scores))
     write_package(run, trained, scores)
     return scores
+
+
+def held_out(trained: Trained, recipe: Recipe, run: RunFolder, progress: Progress) -> dict[str, Metric]:
+    """Beside scores on the training split: the headline on a split that was not trained on, where there is one."""
+    data: Any = recipe.data
+    task: Any = recipe.task
+    for name in ("test", "validation"):
+        if name in trained.card.splits:
+            split = data.open(run.data, trained.card, name)
+            scorer = task.scorer(*predicted(trained, task, split, progress), trained.card)
+            found = Resampled.of([scorer], recipe.evaluate.bootstrap, recipe.seed)
+            unit = f"on the {name} split, not trained on"
+            return {f"{task.headline}_on_{name}": found.metric(lambda v: v[0][task.headline], unit)}
+    return {}
 
 
 @torch.no_grad()

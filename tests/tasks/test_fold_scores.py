@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import danlu
 from danlu.data.structure_chains import chains_of
 from danlu.data.structure_read import read_entry
 from danlu.models.fold_structure import rotation_of
+from danlu.recipe import Recipe
 from danlu.tasks.fold_losses import confidence_loss, distogram_loss, fape, frames_of, residue_lddt
 from danlu.tasks.fold_pdb import file_name, oxygens, pdb_text
 from danlu.tasks.fold_rivals import best_offset, extended, helix, laid_over
@@ -23,6 +25,7 @@ from danlu.tasks.fold_scores import (
     superposed,
     tm_score,
 )
+from tests.contracts.case_fold import CASES
 
 
 def walk(n: int, seed: int = 0) -> np.ndarray:
@@ -179,3 +182,19 @@ def test_a_written_chain_can_be_read_again(tmp_path: Path) -> None:
     assert np.allclose(np.linalg.norm(o - backbone[:, 2], axis=1), 1.231, atol=1e-4)
     taken: set[str] = set()
     assert [file_name("a/b:A", taken), file_name("a/b:A", taken)] == ["a-b-A.pdb", "a-b-A-2.pdb"]
+
+
+def test_predictions_become_pdb_files(tmp_path: Path) -> None:
+    sections = CASES["fold, once"](tmp_path)
+    sections["train"] |= {"length": "2 steps", "precision": "fp32", "signals": "never", "threads": 1}
+    recipe = Recipe(name="fold", evaluate={"on": "train", "bootstrap": 100}, plan={"budget": "1 s"}, **sections)
+    run = danlu.run(recipe, tmp_path / "run")
+    assert "not trained on" in run.scores.metrics["lddt_on_test"].unit
+    (tmp_path / "asked.fasta").write_text(">first\nACDEFGHIKL\n")
+    asked = [str(tmp_path / "asked.fasta"), "MKVL", str(tmp_path / "pdb/c3.pdb")]
+    rows = run.predict(asked, out=tmp_path / "out")
+    assert [row["sequence"] for row in rows[:2]] == ["ACDEFGHIKL", "MKVL"]
+    made = sorted(p.name for p in (tmp_path / "out").glob("*.pdb"))
+    assert made == ["asked-fasta-first.pdb", "c3-pdb-A.pdb", "sequence-2.pdb"]
+    found = chains_of(read_entry(tmp_path / "out" / made[0]), made[0], "first").proteins[0]
+    assert np.allclose(found.atoms[:, 1], np.array(rows[0]["ca"]) - np.mean(rows[0]["ca"], 0), atol=2e-3)
