@@ -81,4 +81,5 @@ class ConvTagger(nn.Module):
             return (x * weights.to(x.dtype)).sum(1)
         if self.settings.pool == "max":
             return x.masked_fill(~within[..., None], float("-inf")).amax(1)
-        return (x * within[..., None]).sum(1) / within.sum(1, keepdim=True).clamp_min(1)
+        total: Tensor = (x * within[..., None]).sum(1)
+        return total / within.sum(1, keepdim=True).clamp_min(1)

@@ -41,12 +41,12 @@ class Ranked:
 
 
 def spearman(x: Ranked, y: Ranked, counts: Floats) -> float:
-    """Spearman's (1904) correlation of ranks over drawn units; NaN where either is constant."""
+    """Spearman's (1904) correlation of ranks over drawn units; 0 where either is constant: it tells no order."""
     a, b = x.ranks(counts), y.ranks(counts)
     total = counts.sum()
     a, b = a - counts @ a / total, b - counts @ b / total
     size = float(np.sqrt((counts @ a**2) * (counts @ b**2)))
-    return float(counts @ (a * b)) / size if size > 0 else float("nan")
+    return float(counts @ (a * b)) / size if size > 0 else 0.0
 
 
 def design(

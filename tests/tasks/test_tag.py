@@ -76,7 +76,7 @@ def test_many_classes_are_counted_in_a_smaller_table(monkeypatch: pytest.MonkeyP
 
 
 def test_spans_are_read_as_conlleval_reads_them() -> None:
-    tags = "B-x I-x O I-y B-y I-z O E-x S-x".split()
+    tags = ["B-x", "I-x", "O", "I-y", "B-y", "I-z", "O", "E-x", "S-x"]
     assert spans_of(tags) == {(0, 2, "x"), (3, 4, "y"), (4, 5, "y"), (5, 6, "z"), (7, 8, "x"), (8, 9, "x")}
     names = ["O", "B-x", "I-x"]
     assert span_counts(np.array([1, 2, 0, 1]), np.array([1, 2, 0, 2]), names) == (2, 2, 2)
@@ -147,4 +147,4 @@ def test_spearman_under_a_resample_is_that_of_the_resample() -> None:
     counts = np.bincount(rows, minlength=60).astype(float)
     plain = np.corrcoef(ranks(x[rows]), ranks(y[rows]))[0, 1]
     assert spearman(Ranked.of(x), Ranked.of(y), counts) == pytest.approx(plain)
-    assert np.isnan(spearman(Ranked.of(np.ones(5)), Ranked.of(np.arange(5.0)), np.ones(5)))
+    assert spearman(Ranked.of(np.ones(5)), Ranked.of(np.arange(5.0)), np.ones(5)) == 0
