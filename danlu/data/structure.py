@@ -9,6 +9,7 @@ n_targets: residues with N, CA and C
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -198,7 +199,7 @@ class Structure(SampleSource):
         chains: list[Chain] = []
         for given in inputs:
             text = str(given).strip()
-            if re.fullmatch(r"[A-Za-z\s]+", text) and not Path(text).exists():
+            if re.fullmatch(r"[A-Za-z\s]+", text) and not os.path.exists(text):
                 chains.append(bare(f"sequence {len(chains) + 1}", "".join(text.upper().split())))
             elif text.lower().endswith(SEQUENCES):
                 chains += [c for file in source_files(text, SEQUENCES) for c in fasta(lines_of(file), file.name)]
