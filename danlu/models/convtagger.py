@@ -78,7 +78,8 @@ class ConvTagger(nn.Module):
         """(B, T, D) -> (B, D), padding left out."""
         if self.look is not None:
             weights = self.look(x).float().masked_fill(~within[..., None], float("-inf")).softmax(1)
-            return (x * weights.to(x.dtype)).sum(1)
+            looked: Tensor = (x * weights.to(x.dtype)).sum(1)
+            return looked
         if self.settings.pool == "max":
             return x.masked_fill(~within[..., None], float("-inf")).amax(1)
         total: Tensor = (x * within[..., None]).sum(1)
