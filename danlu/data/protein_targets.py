@@ -134,7 +134,7 @@ def targets_of(fitted: Mapping[str, Any], proteins: Sequence[Protein], unscored:
     if fitted["kind"] == "number":
         y = np.array([number(p.labels or None) for p in proteins])
         y = np.log1p(y) if fitted["transform"] == "log1p" else y
-        return ((y - fitted["mean"]) / fitted["std"]).astype(np.float32)[:, None]
+        return np.asarray((y - fitted["mean"]) / fitted["std"], np.float32)[:, None]
     if fitted["kind"] == "none":
         return np.full(len(proteins), -1, np.int64)
     if fitted["kind"] == "category":

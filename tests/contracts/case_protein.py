@@ -66,12 +66,31 @@ def whole(kind: str) -> Callable[[Path], Sections]:
     return made
 
 
+def words(folder: Path) -> Sections:
+    """Names in capitals after "mr", in columns; a sentence with a line without a tag."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    lines = ["-DOCSTART- O", ""]
+    for _ in range(60):
+        for word in rng.choice(["mr", "the", "sees", "old"], 6):
+            lines += ["mr O", f"{rng.choice(['Smith', 'Jones'])} B-name"] if word == "mr" else [f"{word} O"]
+        lines.append("")
+    (folder / "x.conll").write_text("\n".join([*lines, "alone", "", "the O", "end O"]))
+    return {
+        "data": {"kind": "tagged", "path": str(folder / "x.conll")},
+        "model": CONV,
+        "task": {"kind": "tag", "class_weights": "balanced"},
+        "train": {"batch": 6},
+    }
+
+
 CONV: dict[str, object] = {"kind": "convtagger", "width": 16, "n_layers": 2, "kernel": 3, "dropout": 0.0}
 BOTH: dict[str, object] = {"kind": "recurrent", "cell": "gru", "width": 12, "embedding": 12, "directions": "both"}
 CASES: dict[str, Callable[[Path], Sections]] = {
     "protein tags": residues(CONV),
     "protein tags, recurrent": residues(BOTH),
+    "tagged words": words,
     "protein classes": whole("classify"),
     "protein numbers": whole("regress"),
 }
-EXACT = {"protein"}
+EXACT = {"protein", "tagged"}
