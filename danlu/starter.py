@@ -11,7 +11,7 @@ from danlu.base.durable import write_text
 from danlu.base.errors import UserError
 from danlu.base.toml import toml_value
 from danlu.base.units import short_count
-from danlu.data.audio_propose import propose_sounds
+from danlu.data.audio_propose import propose_listing, propose_sounds
 from danlu.data.survey import Proposal, look_at
 from danlu.data.tokenizer import Bpe
 
@@ -64,14 +64,18 @@ def sample_starter(data: str) -> str | None:
     """The recipe for a table or a folder of images or sounds, or None: then it is text."""
     path = Path(data)
     why: dict[str, str] = {}
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
+    tables = (".csv", ".tsv", ".parquet")
+    if path.is_file() and path.suffix.lower() in tables and (listed := propose_listing(path)) is not None:
+        settings, reasons, model, why, task = listed
+        kind = {"kind": task}
+    elif path.suffix.lower() in (".csv", ".tsv", ".parquet", ".arrow", ".feather"):
         from danlu.data.table_propose import propose
 
         settings, reasons, task = propose(path)
         model, kind = {"kind": "mlp", "layers": [256, 128], "dropout": 0.1}, {"kind": task}
     elif any(next(path.glob(form), None) for form in BOX_FILES):
         settings, kind, model = {"kind": "boxes", "path": data}, {"kind": "detect"}, {"kind": "detector"}
-        reasons = {"path": "pictures with boxes on them; danlu list boxes shows the layouts' settings"}
+        reasons = {"path": "pictures with boxes on them"}
     elif path.is_dir() and (
         found := sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
     ):
@@ -79,8 +83,8 @@ def sample_starter(data: str) -> str | None:
         reasons = {"path": f"{len(found):,} images; the folder an image lies in is its class"}
         model = {"kind": "resnet", "blocks": 1, "width": 32}
     elif path.is_dir() and (sounds := propose_sounds(path)) is not None:
-        settings, reasons, model, why = sounds
-        kind = {"kind": "classify"}
+        settings, reasons, model, why, task = sounds
+        kind = {"kind": task}
     else:
         return None
     lines = [

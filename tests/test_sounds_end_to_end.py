@@ -9,10 +9,10 @@ import pytest
 
 import danlu
 from danlu.base.errors import UserError
-from danlu.data.audio_propose import propose_sounds
+from danlu.data.audio_propose import propose_listing, propose_sounds
 from danlu.recipe import Recipe
 from danlu.starter import write_starter
-from tests.contracts.case_audio import RATE, class_folders, tone, transcripts
+from tests.contracts.case_audio import RATE, class_folders, spoken_table, tone, transcripts
 
 pytest.importorskip("soundfile")
 
@@ -42,6 +42,18 @@ def test_sounds_without_classes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must hold a folder of sounds for each class"):
         write_starter(str(tmp_path / "sounds/mid"), tmp_path / "mine.toml")
     assert not (tmp_path / "mine.toml").exists()
+
+
+def test_a_table_of_sounds_is_seen_as_one(tmp_path: Path) -> None:
+    recipe = Recipe.load(write_starter(str(spoken_table(tmp_path)), tmp_path / "mine.toml"))
+    assert (recipe.data.kind, recipe.task.kind, recipe.data.text) == ("audio", "transcribe", "text")  # type: ignore[attr-defined]
+    assert danlu.check(recipe).n_parameters > 0
+    (tmp_path / "labels.csv").write_text("file,class\nwavs/0.wav,a\nwavs/1.wav,b\n")
+    found = propose_listing(tmp_path / "labels.csv")
+    assert found is not None
+    assert (found.task, found.data["file"], found.data["label"]) == ("classify", "file", "class")
+    (tmp_path / "plain.csv").write_text("size,class\n1,a\n2,b\n")
+    assert propose_listing(tmp_path / "plain.csv") is None
 
 
 def test_transcripts_come_back_from_files(tmp_path: Path) -> None:

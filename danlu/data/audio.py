@@ -8,10 +8,8 @@ tensors:  see data/audio_split.py
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -41,8 +39,8 @@ from danlu.data.sample_splits import (
 )  # fmt: skip
 from danlu.data.samples import SampleSource, source_files
 from danlu.data.table_read import Intake
+from danlu.data.transcripts import Unit, n_needed, plain, spelt
 
-NOT_SAID = re.compile(r"[^\w'’ ]|_")
 MOST_RATE = 16_000
 """The highest rate that "auto" chooses; speech and most sounds lose nothing that matters."""
 
@@ -68,7 +66,7 @@ class Audio(SampleSource):
     """Column names of a table without a header line."""
     spoken: dict[str, str] = Field(default_factory=dict)
     """What a transcript stands for when it is one of these: { 7 = "seven" }."""
-    unit: Literal["characters", "words"] = "characters"
+    unit: Unit = "characters"
     """What a transcript is spelt in."""
     alphabet: str = ""
     """The characters of the transcripts, when they are to be fixed; empty: those of the training transcripts."""
@@ -124,18 +122,11 @@ class Audio(SampleSource):
 
     def said(self, clip: Clip) -> str:
         """A clip's transcript, as it is scored; empty where there is none."""
-        text = self.spoken.get(clip.text, clip.text)
-        if self.plain_text:
-            text = NOT_SAID.sub(" ", text.lower()).replace("’", "'")
-        return " ".join(text.split())
-
-    def spelt(self, text: str) -> list[str]:
-        """A transcript in units."""
-        return text.split() if self.unit == "words" else list(text)
+        return plain(self.spoken.get(clip.text, clip.text), self.plain_text)
 
     def units(self, texts: Sequence[str]) -> list[str]:
         """All units of the training transcripts, in order."""
-        return list(self.alphabet) or sorted({unit for text in texts for unit in self.spelt(text)})
+        return list(self.alphabet) or sorted({unit for text in texts for unit in spelt(text, self.unit)})
 
     def expected(self) -> dict[str, Any]:
         """From the recipe where it says enough, else from a list of the files."""
@@ -216,9 +207,8 @@ class Audio(SampleSource):
         return kept, sounds
 
     def ratio(self, clip: Clip, n_samples: int, rate: int) -> float:
-        """Frames for each unit of a transcript; like units beside one another need one more between them."""
-        units = self.spelt(self.said(clip))
-        needed = len(units) + sum(a == b for a, b in pairwise(units))
+        """Frames for each unit of a transcript."""
+        needed = n_needed(spelt(self.said(clip), self.unit))
         return float(self.spectrum.n_frames(np.array([n_samples]), rate)[0]) / max(1, needed)
 
     def sides(self, clips: Sequence[Clip], given: NDArray[np.int8], seed: int) -> NDArray[np.int8]:
@@ -229,9 +219,10 @@ class Audio(SampleSource):
             shares = {"test": TEST, "validation": VALIDATION}
             split = split.model_copy(update={name: 0.0 for name, side in shares.items() if side in given})
         columns = {
-            name: np.array([clips[i].groups.get(name, "") for i in rest]) for name in (clips[0].groups if clips else ())
+            name: np.array([clips[i].groups.get(name, "") for i in rest.tolist()])
+            for name in (clips[0].groups if clips else ())
         }
-        texts = [clips[i].label or self.said(clips[i]) for i in rest]
+        texts = [clips[i].label or self.said(clips[i]) for i in rest.tolist()]
         few = len(set(texts)) * 2 <= len(texts)
         labels[rest] = assign(split, len(rest), seed, columns, np.array(texts) if few else None)
         return labels
@@ -255,7 +246,7 @@ class Audio(SampleSource):
             return {"targets": np.array([codes.get(clip.label, -1) for clip in clips], np.int64)}
         codes = {unit: i for i, unit in enumerate(features["units"])}
         texts = [self.said(clip) for clip in clips]
-        units = [[codes[u] for u in self.spelt(text) if u in codes] for text in texts]
+        units = [[codes[u] for u in spelt(text, self.unit) if u in codes] for text in texts]
         return listed(units, "units") | listed([[ord(c) for c in text] for text in texts], "text")
 
     def finish(

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.contracts import Batch
-from danlu.data.audio_augment import AudioAugment, Draws, changed, inside, masked
+from danlu.data.audio_augment import AudioAugment, changed, inside, masked
 from danlu.data.audio_features import Spectrum
 from danlu.data.audio_read import Samples
+from danlu.data.augment import Draws
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Arrays = dict[str, NDArray[Any]]
+FRAMES_AT_ONCE = 1 << 17
 SAMPLES_AT_ONCE = 1 << 23
 """Samples that become spectra together: about 200 MB of them."""
 
@@ -71,6 +73,8 @@ class AudioSplit:
         self.n_samples = np.diff(arrays["offsets"])
         self.lengths = form.spectrum.n_frames(self.n_samples, form.rate)
         """(N,) frames of each sound."""
+        self.at_once = max(1, FRAMES_AT_ONCE // max(1, int(self.lengths.max(initial=1))))
+        """Sounds that are scored together."""
 
     def __len__(self) -> int:
         return len(self.n_samples)

@@ -78,25 +78,25 @@ def moved_pictures(image: Tensor, factor: Array, shift: Array) -> Tensor:
     import torch.nn.functional as F
 
     high, wide = image.shape[-2:]
-    whole = torch.tensor([wide, high], dtype=torch.float32)
     f, s = torch.from_numpy(factor), torch.from_numpy(shift)
-    # In the coordinates of grid_sample, -1 and 1 at the outer edges: own = (out - s) / f.
-    theta = torch.zeros(len(image), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = 1 / f[:, 0], 1 / f[:, 1]
-    theta[:, :, 2] = (whole - 2 * s) / (f * whole) - 1
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    # In the coordinates of grid_sample, -1 and 1 at the outer edges: own = (out - s) / f, an axis at a time.
+    x, y = (
+        (torch.arange(n) + 0.5 - s[:, k : k + 1]) / f[:, k : k + 1] * (2 / n) - 1 for k, n in enumerate((wide, high))
+    )
+    grid = torch.empty(len(image), high, wide, 2)
+    grid[..., 0], grid[..., 1] = x[:, None], y[:, :, None]
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def colour_change(draws: Draws, settings: Augment, mean: Array) -> tuple[Array, Array]:
-    """(matrix (B, 3, 3), shift (B, 1, 3)) that a row of colours x in 0 to 1 goes through, x @ matrix + shift: other
+    """(matrix (B, 3, 3), shift (B, 3, 1)) that colours x (3, pixels) in 0 to 1 go through, matrix @ x + shift: other
     saturation (towards or away from the pixel's grey), contrast (around the mean grey) and light."""
     light, contrast, saturation = (
         draws.signed(most)[:, None, None] for most in (settings.brightness, settings.contrast, settings.saturation)
     )
     grey = np.full((3, 3), 1 / 3, np.float32)
     matrix = (1 + contrast) * ((1 + saturation) * np.eye(3, dtype=np.float32) - saturation * grey)
-    return matrix, np.repeat(light - contrast * mean.mean(), 3, 2)
+    return matrix, np.repeat(light - contrast * mean.mean(), 3, 1)
 
 
 class BoxSplit:
@@ -140,19 +140,20 @@ class BoxSplit:
         boxes, labels = self.padded(rows)
         n, (high, wide) = len(rows), self.images.shape[1:3]
         draws = None if seeds is None else Draws(np.asarray(seeds))
-        matrix, shift = np.eye(3, dtype=np.float32)[None], np.zeros((1, 1, 3), np.float32)
+        matrix, shift = np.eye(3, dtype=np.float32)[None], np.zeros((1, 3, 1), np.float32)
         if draws is not None:
             matrix, shift = colour_change(draws, self.augment, self.mean)
-        matrix, shift = matrix / (255 * self.std), (shift - self.mean) / self.std
-        pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows])).view(n, -1, 3).float()
-        image = torch.matmul(pixels, torch.from_numpy(matrix)).add_(torch.from_numpy(shift))
-        # Kept as (B, H, W, 3) in memory: torch's channels_last, which its convolutions on a CPU are fastest with.
-        image = image.view(n, high, wide, 3).permute(0, 3, 1, 2)
+        mean, std = self.mean[:, None], self.std[:, None]
+        matrix, shift = (torch.from_numpy(v).expand(n, -1, -1) for v in (matrix / (255 * std), (shift - mean) / std))
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows])).permute(0, 3, 1, 2)
+        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).flatten(2)
+        image = torch.bmm(matrix, pixels).add_(shift).view(n, 3, high, wide)
         if draws is not None and self.augment.moves:
             factor, moved = geometry(draws, self.augment, (high, wide))
             image = moved_pictures(image, factor, moved)
             boxes, labels = moved_boxes(boxes, labels, factor, moved, (high, wide))
         targets = torch.from_numpy(labels)
+        # Kept as (B, H, W, 3) in memory, which torch's convolutions on a CPU are fastest with.
         tensors = {
             "image": image.contiguous(memory_format=torch.channels_last), "boxes": torch.from_numpy(boxes),
             "labels": targets, "targets": targets, "frame": torch.from_numpy(self.frames[rows]),

@@ -136,7 +136,8 @@ class Pairs(SampleSource):
             rows = np.flatnonzero(keep & (labels == number))
             if not len(rows):
                 continue
-            arrays = arrays_of([pairs[i] for i in rows], *([part[i] for i in rows] for part in ids), self.context)
+            given, made = ([part[i] for i in rows] for part in ids)
+            arrays = arrays_of([pairs[i] for i in rows], given, made, self.context)
             hashes.append(write_arrays(folder, side, arrays))
             cards[side] = SplitCard(n_samples=len(rows), n_targets=len(arrays["target_tokens"]))
         write_text(
@@ -190,9 +191,9 @@ def sentences(given: Any) -> list[tuple[str, str]]:
 
 def without_leaks(pairs: Sequence[Pair], labels: Labels, intake: Intake) -> NDArray[np.bool_]:
     """(N,) false at training pairs that are in validation or test, which are rejected."""
-    held = {pairs[i][1:] for i in np.flatnonzero(labels > TRAIN)}
+    held = {pair[1:] for pair, label in zip(pairs, labels, strict=True) if label > TRAIN}
     keep = np.array([label > TRAIN or pair[1:] not in held for pair, label in zip(pairs, labels, strict=True)])
-    for i in np.flatnonzero(~keep):
+    for i in np.flatnonzero(~keep).tolist():
         intake.reject(pairs[i].place, "in validation or test", pairs[i].source)
     return keep
 
@@ -246,8 +247,12 @@ class PairSplit:
         targets = self.side("target", rows, -1)
         inputs = np.full_like(targets, PAD)
         inputs[:, 0], inputs[:, 1:] = BEGIN, np.maximum(targets[:, :-1], PAD)
-        tensors = {"source": self.side("source", rows, PAD), "lengths": self.n_source[rows].astype(np.int64)}
-        tensors |= {"inputs": inputs, "targets": targets}
+        tensors: dict[str, NDArray[Any]] = {
+            "source": self.side("source", rows, PAD),
+            "inputs": inputs,
+            "targets": targets,
+        }
+        tensors["lengths"] = self.n_source[rows].astype(np.int64)
         if seeds is None:
             texts = [self.references[i].encode() for i in rows]
             longest = max(1, *map(len, texts))

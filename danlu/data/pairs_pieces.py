@@ -33,7 +33,7 @@ class Pieces:
             from tokenizers import Tokenizer
 
             self.inner = Tokenizer.from_str(described["tokenizer"])
-            listed = [self.inner.id_to_token(i) for i in range(self.inner.get_vocab_size())]
+            listed = [token for token, _ in sorted(self.inner.get_vocab().items(), key=lambda item: item[1])]
             byte_of = byte_alphabet()
             pieces = ["".join(chr(byte_of[c]) for c in token) for token in listed]
         else:

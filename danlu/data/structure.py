@@ -9,6 +9,7 @@ n_targets: residues with N, CA and C
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -181,7 +182,7 @@ class Structure(SampleSource):
         if isinstance(self.split, ListSplit):
             return listed(self.split, [c.name for c in chains])
         labels = given.copy()
-        own = np.flatnonzero(given == TRAIN)
+        own = np.flatnonzero(given == TRAIN).tolist()
         sequences = np.array([chains[i].sequence if self.keep_together else chains[i].name for i in own])
         _, first, group = np.unique(sequences, return_index=True, return_inverse=True)
         turn = np.argsort(np.argsort(first))  # groups in the order of the files, so that names decide nothing
@@ -198,7 +199,7 @@ class Structure(SampleSource):
         chains: list[Chain] = []
         for given in inputs:
             text = str(given).strip()
-            if re.fullmatch(r"[A-Za-z\s]+", text) and not Path(text).exists():
+            if re.fullmatch(r"[A-Za-z\s]+", text) and not os.path.exists(text):
                 chains.append(bare(f"sequence {len(chains) + 1}", "".join(text.upper().split())))
             elif text.lower().endswith(SEQUENCES):
                 chains += [c for file in source_files(text, SEQUENCES) for c in fasta(lines_of(file), file.name)]
@@ -251,8 +252,8 @@ def is_named(own: str, name: str) -> bool:
 
 def shared_sequences(chains: Sequence[Chain], labels: NDArray[np.int8]) -> tuple[dict[str, Any], list[str]]:
     """(counts, sentences) of held-out chains whose sequence is also a training chain's."""
-    train = {chains[i].sequence: chains[i].name for i in np.flatnonzero(labels == TRAIN)}
-    held = np.flatnonzero(labels > TRAIN)
+    train = {chains[i].sequence: chains[i].name for i in np.flatnonzero(labels == TRAIN).tolist()}
+    held = np.flatnonzero(labels > TRAIN).tolist()
     copies = [(chains[i].name, train[chains[i].sequence]) for i in held if chains[i].sequence in train]
     counts = {"n_held_out_chains": len(held), "n_held_out_copies_of_training_chains": len(copies)}
     if not copies:

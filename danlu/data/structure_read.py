@@ -101,8 +101,8 @@ def read_entry(path: Path) -> Entry:
 
 def lines_of(path: Path) -> Iterator[str]:
     """Lines, one at a time; one that never ends is no line of these formats."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
+    is_packed = path.suffix == ".gz"
+    with gzip.open(path, "rt", encoding="utf-8") if is_packed else path.open(encoding="utf-8") as file:
         while line := file.readline(MAX_LINE):
             if len(line) >= MAX_LINE or "\0" in line:
                 raise Broken("not text", "a line without end or with zero bytes")

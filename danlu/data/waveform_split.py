@@ -93,7 +93,7 @@ class WaveformSplit:
     def name(self, row: int) -> str:
         """7_jackson_32.wav, and from which sample where it is a later piece."""
         start = int(self.cut.start[row])
-        return self.names[self.cut.clip[row]] + (f"[{start}:]" if start else "")
+        return str(self.names[self.cut.clip[row]]) + (f"[{start}:]" if start else "")
 
 
 class Wanted:
@@ -119,7 +119,7 @@ class Wanted:
 
 def share(seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
     """(B,) evenly in [0, 1), one from each seed."""
-    return (mixed(seeds + GOLDEN) >> np.uint64(11)) * 2.0**-53
+    return np.asarray((mixed(seeds + GOLDEN) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def wanted(inputs: Sequence[Any], features: Mapping[str, Any]) -> Wanted:

@@ -35,9 +35,10 @@ class SequenceNorm(nn.BatchNorm1d):
         """(B, T, C) or (B, T, C, F); what is outside stays what it is, or is 0."""
         flat = x.flatten(0, 1)
         if inside.is_full or not self.training:
-            return self(flat).view_as(x)
+            whole: Tensor = self(flat)
+            return whole.view_as(x)
         rows = inside.mask.flatten().nonzero()[:, 0]
-        found = self(flat.index_select(0, rows))
+        found: Tensor = self(flat.index_select(0, rows))
         return torch.zeros_like(flat, dtype=found.dtype).index_copy(0, rows, found).view_as(x)
 
 
@@ -59,7 +60,8 @@ class Convolution(nn.Module):
         inside = Inside((inside.lengths + self.stride - 1) // self.stride, x.shape[2])
         if self.norm is not None:
             x = self.norm.normed(x.transpose(1, 2), inside).transpose(1, 2)
-        return x.clamp(0, CUT) * inside.mask[:, None, :, None], inside
+        x = F.hardtanh(x, 0.0, CUT)
+        return x if inside.is_full else x * inside.mask[:, None, :, None], inside
 
 
 class Scan(nn.Module):
@@ -72,7 +74,7 @@ class Scan(nn.Module):
         self.product = nn.Linear(d_in, n_gates * settings.width, bias=not settings.batch_norm)
         self.norm = SequenceNorm(n_gates * settings.width) if settings.batch_norm else None
         self.state = nn.Parameter(torch.empty(n_directions, settings.width, n_gates * settings.width))
-        for matrix in self.state.data.split(settings.width, 2):
+        for matrix in self.state.data.chunk(n_gates, 2):
             for direction in matrix:
                 nn.init.orthogonal_(direction)
         if settings.cell == "lstm":  # remember, at first (Gers et al. 2000)
@@ -85,8 +87,9 @@ class Scan(nn.Module):
         if self.norm is not None:
             x = self.norm.normed(x, inside)
         both = len(self.state) == 2
-        held = None if inside.is_full else inside.mask[..., None].to(x.dtype)
-        ways, held = (y if y is None else two_ways(y.transpose(0, 1), both) for y in (x, held))
+        ways, held = two_ways(x.transpose(0, 1), both), None
+        if not inside.is_full:
+            held = two_ways(inside.mask.T[..., None].to(x.dtype), both)
         state = self.state.to(ways.dtype)
         if self.cell == "gru":
             found: Tensor = GruScan.apply(ways, state, held)  # type: ignore[no-untyped-call]
@@ -111,7 +114,7 @@ class Scan(nn.Module):
                 h = torch.lerp(new, h, gates[..., width:])
             else:
                 gates = torch.baddbmm(x, h, state)
-                into, keep, out = torch.sigmoid(gates[..., : 3 * width]).split(width, 2)
+                into, keep, out = torch.sigmoid(gates[..., : 3 * width]).chunk(3, 2)
                 memory = keep * memory + into * torch.tanh(gates[..., 3 * width :])
                 memory = memory if held is None else memory * held[t]
                 h = out * torch.tanh(memory)
@@ -136,7 +139,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor, inside: Inside) -> Tensor:
         """(B, T, N) -> (B, T, H)."""
         x = self.product(x)
-        return (x if self.norm is None else self.norm.normed(x, inside)).clamp(0, CUT)
+        return F.hardtanh(x if self.norm is None else self.norm.normed(x, inside), 0.0, CUT)
 
 
 class Lookahead(nn.Module):
@@ -177,8 +180,11 @@ class DeepspeechModel(nn.Module):
             self.head = nn.Linear(width if settings.n_dense else d_in, n_outputs)
 
     def dropped(self, x: Tensor) -> Tensor:
-        """Dropout."""
-        return F.dropout(x, self.settings.dropout, self.training) if self.settings.dropout else x
+        """(B, T, N) or (B, N) with the same numbers dropped in all frames of a sound (Gal and Ghahramani 2016)."""
+        if not self.settings.dropout or not self.training:
+            return x
+        ones = torch.ones_like(x[:, :1] if x.dim() == 3 else x)
+        return x * F.dropout(ones, self.settings.dropout)
 
     def forward(self, batch: Batch) -> Output:
         """Scores of each frame, or of each sound."""

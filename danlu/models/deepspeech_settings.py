@@ -46,7 +46,7 @@ class Deepspeech(Settings):
     batch_norm: bool = True
     """Batch norm of every layer's input product over all frames of a batch (section 3.2), padding left out."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Before each recurrent layer and before the last matrix."""
+    """Before each recurrent layer and before the last matrix; the same for all frames of a sound."""
 
     def build(self, card: DataCard, n_outputs: int, seed: int) -> nn.Module:
         """The network; refused where the frames of a sound would not reach for its transcript."""

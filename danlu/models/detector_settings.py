@@ -33,8 +33,8 @@ class Detector(Settings):
     """Residual blocks of two convolutions in a stage."""
     neck_width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 64
     """Channels of neck and heads."""
-    stride: Literal[4, 8] = 4
-    """Pixels between two places where a box can be centred; 8 is faster and misses small things that crowd."""
+    stride: Literal[4, 8] = 8
+    """Pixels between two places where a box can be centred; 4 is half as fast, and tells apart small things that crowd."""
 
     def build(self, card: DataCard, n_outputs: int, seed: int) -> DetectorModel:
         """The network; its initial weights depend on the seed alone."""

@@ -83,7 +83,6 @@ class TriangleUpdate(nn.Module):
 
     def forward(self, pair: Tensor, inside: Tensor) -> Tensor:
         """pair (B, L, L, Z), inside (B, L, L, 1) -> (B, L, L, Z). Outgoing: sum_k a_ik b_jk; incoming: sum_k a_ki b_kj."""
-        B, L, _, _ = pair.shape
         pair = self.norm(pair)
         sides, gates = self.sides(pair).split(2 * self.c, -1)
         both = (sides * torch.sigmoid(gates) * inside).permute(0, 3, 1, 2)

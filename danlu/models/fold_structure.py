@@ -59,7 +59,7 @@ def rotation_of(turn: Tensor) -> Tensor:
         2 * (b * c + a * d), a * a - b * b + c * c - d * d, 2 * (c * d - a * b),
         2 * (b * d - a * c), 2 * (c * d + a * b), a * a - b * b - c * c + d * d,
     ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return torch.stack(rows, -1).view(*turn.shape[:-1], 3, 3)
 
 
 class PointAttention(nn.Module):
@@ -101,10 +101,9 @@ class PointAttention(nn.Module):
         instead of all differences. Points are counted from the middle, which keeps the squares small."""
         w = F.softplus(self.nearness) * math.sqrt(2 / (9 * self.p)) * math.sqrt(1 / 3)
         w = w.view(1, -1, 1, 1)
-        middle = k_points.unflatten(-1, (-1, 3)).mean((1, 2, 3), keepdim=True).detach()
-        q_points, k_points = (
-            (t.unflatten(-1, (-1, 3)) - middle).flatten(-2) for t in (q_points, k_points)
-        )  # a shift of all points together: differences stay
+        shape = *k_points.shape[:-1], self.p, 3
+        middle = k_points.reshape(shape).mean((1, 2, 3), keepdim=True).detach()
+        q_points, k_points = ((t.reshape(shape) - middle).flatten(-2) for t in (q_points, k_points))
         ones = torch.ones_like(q[..., :1])
         far_q, far_k = (-0.5 * t.square().sum(-1, keepdim=True) for t in (q_points, k_points))
         left = [q * math.sqrt(1 / (3 * HEAD_WIDTH)), w * q_points, w * far_q, w * ones]

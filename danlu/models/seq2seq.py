@@ -118,15 +118,17 @@ class Seq2SeqModel(nn.Module):
         """Read the sources; nothing is written yet."""
         hidden = padding(lengths, source.shape[1])
         memory, across = self.encode(source, hidden), []
-        for block in self.decoder:
+        blocks: list[Any] = list(self.decoder)
+        for block in blocks:
             across.append(Cache(*block.across.heads(block.across.key_value(memory), 2)))
-        return Reading([Cache() for _ in self.decoder], across, hidden)
+        return Reading([Cache() for _ in blocks], across, hidden)
 
     def step(self, tokens: Tensor, reading: Reading) -> Tensor:
         """The last token of each beam (B * K,) -> scores (B * K, V) of the next; beams of a sample share its source."""
         B, D = len(reading.hidden), self.settings.width
+        blocks: list[Any] = list(self.decoder)
         x = self.read(self.table, tokens[:, None], reading.n_written)
-        for block, own, across in zip(self.decoder, reading.own, reading.across, strict=True):
+        for block, own, across in zip(blocks, reading.own, reading.across, strict=True):
             x = x + block.attention(block.attention_norm(x), cache=own)
             beams = block.across_norm(x).view(B, -1, D)
             x = x + block.across(beams, reading.hidden, cache=across).view(-1, 1, D)
@@ -136,7 +138,8 @@ class Seq2SeqModel(nn.Module):
 
     def attention(self, batch: Batch) -> Tensor:
         """(B, T, S): where each target position looks in the source, the mean of the heads of the last block."""
-        across = self.decoder[-1].across
+        last: Any = self.decoder[-1]
+        across = last.across
         across.watched = True
         try:
             self(batch)

@@ -71,14 +71,19 @@ class WavenetModel(nn.Module):
                 torch.log((counts + 1) / (counts + 1).sum())
             )  # before it learns: how often a level is
 
+    def layers(self) -> list[Block]:
+        """The blocks in order."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def conditioned(self, conditions: Tensor) -> Tensor:
         """(B, C), -1 where unknown -> (L, B, 2G): the bias of each layer's gates."""
-        bias = torch.stack([block.now.bias for block in self.blocks])[:, None]
+        bias = torch.stack([block.now.bias for block in self.layers()])[:, None]
         if self.about is None:
             return bias.expand(-1, len(conditions), -1).float()
         first = torch.tensor([0, *np.cumsum(self.sizes)[:-1].tolist()], device=conditions.device)
         vectors = self.about(conditions.clamp_min(0) + first) * (conditions >= 0)[..., None]
-        return bias + vectors.sum(1).view(len(conditions), len(self.blocks), -1).transpose(0, 1)
+        about: Tensor = vectors.sum(1)
+        return bias + about.view(len(conditions), len(self.blocks), -1).transpose(0, 1)
 
     def told(self, conditions: Tensor, at: Tensor, n: Tensor) -> Tensor:
         """Where samples `at` (B, T) of clips of `n` (B,) samples lie, as vectors (T, B, R)."""
@@ -94,7 +99,8 @@ class WavenetModel(nn.Module):
         silence = torch.full_like(levels[:1], self.n_levels // 2)
         before = torch.cat([silence, levels[:-1]])
         past = F.pad(self.start_past(before[:-1]), (0, 0, 0, 0, 1, 0))
-        return self.start_now(before) + past
+        now: Tensor = self.start_now(before)
+        return now + past
 
     def read(self, gates: Tensor) -> Tensor:
         """Gates (.., L G) -> what the head reads (.., S + 1), a 1 at the end for its bias."""
@@ -116,7 +122,7 @@ class WavenetModel(nn.Module):
         if self.course is not None:
             at = span[:, :1] + torch.arange(T, device=levels.device)
             x = x + self.told(conditions, at, span[:, 1])
-        layers = [block.layer for block in self.blocks]  # type: ignore[union-attr]
+        layers = [block.layer for block in self.layers()]
         gates = stacked(x.reshape(T * B, -1), self.conditioned(conditions), layers, self.settings.steps)
         features = self.read(gates).view(T, B, -1).transpose(0, 1)
         return Output(features=features, head_weight=self.head_weight)

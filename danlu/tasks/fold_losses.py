@@ -63,7 +63,7 @@ def residue_lddt(made: Tensor, true: Tensor, known: Tensor) -> Tensor:
     counted = (near < RADIUS) & known[:, :, None] & known[:, None]
     counted &= ~torch.eye(near.shape[-1], dtype=torch.bool, device=near.device)
     kept = sum((off < limit).float() for limit in THRESHOLDS) / len(THRESHOLDS)
-    return (kept * counted).sum(-1) / counted.sum(-1).clamp_min(1)  # type: ignore[union-attr]
+    return (kept * counted).sum(-1) / counted.sum(-1).clamp_min(1)
 
 
 def confidence_loss(scores: Tensor, lddt: Tensor, known: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def fitted(train: Split, features: Mapping[str, Any]) -> Linear:
             weight = scored / found.scale(found.errors(levels)[1])
             a, b = (seen * weight[..., None])[scored], (x * weight)[scored]
             xx, xy = xx + a.T @ a, xy + a.T @ b
-        found = Linear(np.linalg.solve(xx, xy), values, borders)
+        found = Linear(np.asarray(np.linalg.solve(xx, xy), np.float64), values, borders)
     return with_scale(found, train)
 
 

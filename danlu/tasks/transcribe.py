@@ -82,13 +82,13 @@ class Transcribe(SampleTask):
         """The commonest transcript, and that of the most similar training sound."""
         from danlu.tasks.transcribe_rivals import rivals
 
-        return rivals(train, split)
+        return dict(rivals(train, split))
 
     def panels(self, predictions: Predictions, truths: Predictions, split: Split, card: DataCard) -> list[Panel]:
         """Worst transcripts, what was heard for what, and sounds to listen to."""
         from danlu.tasks.transcribe_panels import transcript_panels
 
-        return transcript_panels(list(predictions), list(truths), split)
+        return list(transcript_panels(list(predictions), list(truths), split))
 
     def rows(self, predictions: Predictions, split: Split, card: DataCard) -> list[dict[str, Any]]:
         """{"name", "prediction"}."""

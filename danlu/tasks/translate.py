@@ -76,7 +76,7 @@ class Translate(SampleTask):
         found: list[Any] = [None] * len(source)
         nats = reference_nats(model, batch) if scored else [0.0] * len(source)
         counts = (batch.tensors["targets"] >= 0).sum(1).tolist()
-        for rows in torch.argsort(lengths, stable=True).split(AT_ONCE):
+        for rows in torch.split(torch.argsort(lengths, stable=True), AT_ONCE):
             part, sizes = source[rows, : int(lengths[rows].max())], lengths[rows]
             limits = (TIMES * sizes + EXTRA).clamp_max(int(f["context"]))
             written = searched(model, part, sizes, limits, how)  # type: ignore[arg-type]

@@ -34,7 +34,8 @@ class Translation(NamedTuple):
 def metrics(tokenize: str, lowercase: bool) -> tuple[Any, Any]:
     """sacrebleu's BLEU and chrF."""
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         raise MissingExtra("task translate", "sacrebleu", "translation") from None
     return BLEU(tokenize=tokenize, lowercase=lowercase), CHRF(lowercase=lowercase)

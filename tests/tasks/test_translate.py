@@ -121,7 +121,7 @@ def test_case_can_be_overlooked() -> None:
 
 
 def test_without_sacrebleu_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
     with pytest.raises(MissingExtra, match=r"danlu\[translation\]"):
         TextScorer([Translation("a")], ["b"], "13a", False)
 
