@@ -8,7 +8,7 @@ import torch
 
 from danlu.base.contracts import Batch, DataCard, Output
 from danlu.base.errors import UserError
-from danlu.tasks.regress_sequences import Ranked, spearman
+from danlu.tasks.regress_sequences import Ranked, design, spearman
 from danlu.tasks.tag import Tag
 from danlu.tasks.tag_rivals import tag_rivals
 from danlu.tasks.tag_scores import TagScorer, span_counts, spans_of
@@ -148,3 +148,16 @@ def test_spearman_under_a_resample_is_that_of_the_resample() -> None:
     plain = np.corrcoef(ranks(x[rows]), ranks(y[rows]))[0, 1]
     assert spearman(Ranked.of(x), Ranked.of(y), counts) == pytest.approx(plain)
     assert spearman(Ranked.of(np.ones(5)), Ranked.of(np.arange(5.0)), np.ones(5)) == 0
+
+
+def test_the_linear_rival_sees_places_that_vary_or_shares_of_tokens() -> None:
+    tokens = np.array([[1, 2, 3], [1, 4, 3], [1, 2, 2]])
+    part = {"tokens": tokens, "lengths": np.array([3, 3, 3])}
+    ours, theirs = design([part], [part], 5) or (None, None)
+    assert ours is not None
+    assert (ours == theirs).all()
+    assert ours.tolist() == [[1, 0, 0, 1], [0, 1, 0, 1], [1, 0, 1, 0]]  # place 1: 2, 4; place 2: 2, 3
+    ragged = {"tokens": np.array([[1, 2, 0], [1, 1, 3]]), "lengths": np.array([2, 3])}
+    shares = (design([ragged], [ragged], 4) or (np.empty(0),))[0]
+    assert shares[:, :4] == pytest.approx(np.array([[0, 0.5, 0.5, 0], [0, 2 / 3, 0, 1 / 3]]))
+    assert design([ragged], [ragged], 100_000) is None
