@@ -9,6 +9,7 @@ so a benchmark that was stopped goes on where it was. The table is benchmarks/ta
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
@@ -146,6 +147,20 @@ def write_table(kept: dict[str, list[dict[str, object]]]) -> None:
     TABLE.write_text("\n".join([*head, *rows, ""]), encoding="utf-8")
 
 
+def read_kept() -> dict[str, list[dict[str, object]]]:
+    """Results so far, by recipe."""
+    return json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}  # type: ignore[no-any-return]
+
+
+def keep(recipe: str, found: list[dict[str, object]]) -> dict[str, list[dict[str, object]]]:
+    """Put results with those that another process may have put there; all of them."""
+    with KEPT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = read_kept() | {recipe: found}
+        KEPT.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    return kept
+
+
 def main() -> None:
     """Run what is missing, write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -155,7 +170,7 @@ def main() -> None:
     if "DANLU_DATA" not in os.environ:
         sys.exit("Set DANLU_DATA to the folder with the data sets.")
     os.environ["DANLU_DATA"] = str(Path(os.environ["DANLU_DATA"]).resolve())
-    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+    kept = read_kept()
     run_now: set[str] = set()
     for aim in AIMS:
         if (given.only and aim.recipe not in given.only) or aim.recipe in run_now:
@@ -164,11 +179,8 @@ def main() -> None:
         found = [] if given.only else [r for r in kept.get(aim.recipe, []) if "failed" not in r]
         for number in range(len(found), given.seeds * max(1, aim.folds)):
             found.append(run_one(aim, number))
-            kept[aim.recipe] = found
-            KEPT.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            write_table(kept)
+            write_table(keep(aim.recipe, found))
             print(line(aim, found), flush=True)
-    write_table(kept)
 
 
 if __name__ == "__main__":

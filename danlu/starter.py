@@ -75,7 +75,7 @@ def sample_starter(data: str) -> str | None:
         model, kind = {"kind": "mlp", "layers": [256, 128], "dropout": 0.1}, {"kind": task}
     elif any(next(path.glob(form), None) for form in BOX_FILES):
         settings, kind, model = {"kind": "boxes", "path": data}, {"kind": "detect"}, {"kind": "detector"}
-        reasons = {"path": "pictures with boxes on them; danlu list boxes shows the layouts' settings"}
+        reasons = {"path": "pictures with boxes on them"}
     elif path.is_dir() and (
         found := sorted(p for p in path.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
     ):

@@ -23,6 +23,7 @@ from danlu.data.sentences import Sentences
 from danlu.data.series import Series
 from danlu.data.structure import Structure
 from danlu.data.table import Table
+from danlu.data.tagged import Tagged
 from danlu.data.text import Text
 from danlu.data.waveform import Waveform
 
@@ -36,6 +37,7 @@ SOURCES: dict[str, type[Settings]] = {
     "series": Series,
     "sentences": Sentences,
     "protein": Proteins,
+    "tagged": Tagged,
     "waveform": Waveform,
     "audio": Audio,
     "structure": Structure,

@@ -15,7 +15,7 @@ def encoded(samples: Floats, levels: int) -> NDArray[np.int64]:
     mu = levels - 1
     clipped = np.clip(np.asarray(samples, np.float64), -1.0, 1.0)
     companded = np.sign(clipped) * np.log1p(mu * np.abs(clipped)) / np.log1p(mu)
-    return np.floor((companded + 1) / 2 * mu + 0.5).astype(np.int64)
+    return np.asarray(np.floor((companded + 1) / 2 * mu + 0.5), np.int64)
 
 
 def expanded(places: Floats | NDArray[np.int64], levels: int) -> NDArray[np.float64]:

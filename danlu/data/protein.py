@@ -1,6 +1,6 @@
 """Proteins: sequences of residues, with a class a residue, a class or a number a protein, or no label.
 
-features: vocab_size, context, pad_id, unknown_id, mask_id, letters; then classes and class_counts (with per_position
+features: vocab_size, context, pad_id, unknown_id, mask_id, n_special, letters; then classes and class_counts (with per_position
           where they are of residues), or targets and target_transform
 tensors:  tokens (B, T), lengths (B,), targets: see data/sequences.py
 """
@@ -203,8 +203,8 @@ class Proteins(SampleSource):
         names = found.pop("names").tobytes().decode().split("\n")
         change = partial(changed, how=self.augment, letters=RESIDUES, first=asked.FIRST, unknown=asked.UNKNOWN)
         is_on = bool(self.augment.hide or self.augment.exchange)
-        per_position = bool(card.features.get("per_position"))
-        return SequenceSplit(found, names, per_position, self.augment.crop, change if is_on else None)
+        crop = self.augment.crop
+        return SequenceSplit(found, names, card.features, asked.DECODED, crop, change if is_on else None)
 
     def read(self, folder: Path, card: DataCard, inputs: Sequence[Any]) -> SequenceSplit:
         """Paths of FASTA or CSV files, sequences as text, or {"sequence": ..., "name": ...}."""
@@ -225,8 +225,8 @@ class Proteins(SampleSource):
                 if reason:
                     raise UserError(f"{record.place} {record.name}", f"cannot be read: {reason}", got=record.text[:40])
                 found.append(Protein(record, sequence))
-        per_position = bool(card.features.get("per_position"))
-        return SequenceSplit(self.encoded(found, fitted), [p.record.name for p in found], per_position)
+        names = [p.record.name for p in found]
+        return SequenceSplit(self.encoded(found, fitted), names, card.features, asked.DECODED)
 
 
 def copies(found: Sequence[Protein], sides: NDArray[np.int8]) -> tuple[dict[str, Any], list[str]]:

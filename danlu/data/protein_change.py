@@ -37,7 +37,8 @@ BLOSUM62 = """
 """
 """Half-bits of BLOSUM62, the lower half (Henikoff and Henikoff 1992)."""
 FREQUENCIES = (
-    0.074, 0.052, 0.045, 0.054, 0.025, 0.034, 0.054, 0.074, 0.026, 0.068, 0.099, 0.058, 0.025, 0.047, 0.039, 0.057, 0.051, 0.013, 0.032, 0.073,
+    0.074, 0.052, 0.045, 0.054, 0.025, 0.034, 0.054, 0.074, 0.026, 0.068,
+    0.099, 0.058, 0.025, 0.047, 0.039, 0.057, 0.051, 0.013, 0.032, 0.073,
 )  # fmt: skip
 """Of the residues in the blocks that it was counted on."""
 Share = Annotated[float, Field(ge=0, lt=1)]

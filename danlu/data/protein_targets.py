@@ -15,14 +15,12 @@ from danlu.data.protein_read import OTHERS, RESIDUES, Record
 from danlu.data.table_fit import fit_target, number
 from danlu.data.table_read import Intake
 
-PAD, UNKNOWN, FIRST = 0, 1, 2
-"""Padding, an unknown residue, the first of the 20."""
-MASK = FIRST + len(RESIDUES)
-"""For tasks that hide residues and ask for them."""
-VOCAB_SIZE = MASK + 1
+PAD, UNKNOWN, MASK, FIRST = 0, 1, 2, 3
+"""Padding, an unknown residue, a hidden one (for tasks that ask for it), the first of the 20."""
+VOCAB_SIZE = FIRST + len(RESIDUES)
 CODES = np.full(256, UNKNOWN, np.uint8)
 CODES[[ord(c) for c in RESIDUES]] = FIRST + np.arange(len(RESIDUES))
-DECODED = "-X" + RESIDUES + "?"
+DECODED = "-X?" + RESIDUES
 MAX_CLASSES = 100
 
 
@@ -121,7 +119,7 @@ def features_of(fitted: Mapping[str, Any], context: int) -> dict[str, Any]:
     """What models and tasks must know."""
     found: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE, "context": context, "pad_id": PAD, "unknown_id": UNKNOWN, "mask_id": MASK,
-        "letters": DECODED,
+        "n_special": FIRST, "letters": DECODED,
     }  # fmt: skip
     if fitted["kind"] == "number":
         transform = {"kind": fitted["transform"], "mean": [fitted["mean"]], "std": [fitted["std"]]}
@@ -136,7 +134,7 @@ def targets_of(fitted: Mapping[str, Any], proteins: Sequence[Protein], unscored:
     if fitted["kind"] == "number":
         y = np.array([number(p.labels or None) for p in proteins])
         y = np.log1p(y) if fitted["transform"] == "log1p" else y
-        return ((y - fitted["mean"]) / fitted["std"]).astype(np.float32)[:, None]
+        return np.asarray((y - fitted["mean"]) / fitted["std"], np.float32)[:, None]
     if fitted["kind"] == "none":
         return np.full(len(proteins), -1, np.int64)
     if fitted["kind"] == "category":

@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Change = Callable[[Ints, NDArray[np.bool_], Words], Ints]
 """(tokens (B, T), inside (B, T), seeds (B,)) -> tokens: a random change of training sequences."""
+AT_ONCE = 1 << 17
+"""Positions, padding included, that go through a model together while scoring."""
 SHIFT, SCALE = np.uint64(40), 2.0**-24
 
 
@@ -27,13 +29,14 @@ class SequenceSplit:
     """Sequences by number, the shortest first, so that those scored together are of like length."""
 
     def __init__(
-        self, arrays: Mapping[str, NDArray[Any]], names: Sequence[str], per_position: bool, crop: int = 0,
-        change: Change | None = None,
+        self, arrays: Mapping[str, NDArray[Any]], names: Sequence[str], features: Mapping[str, Any],
+        vocabulary: Sequence[str], crop: int = 0, change: Change | None = None,
     ) -> None:  # fmt: skip
-        """arrays: tokens (sum of lengths,), offsets (N + 1,), targets; crop and change are for training batches."""
+        """arrays: tokens (sum of lengths,), offsets (N + 1,), targets; features: of the card; crop and change are for
+        training batches."""
         self.tokens, self.offsets, self.targets = arrays["tokens"], arrays["offsets"], arrays["targets"]
         self.names, self.crop, self.change = names, crop, change
-        self.per_position = per_position
+        self.per_position, self.vocabulary = bool(features.get("per_position")), vocabulary
         whole = np.diff(self.offsets)
         self.lengths: Ints = (np.minimum(whole, crop) if crop else whole).astype(np.int64)
 
@@ -69,14 +72,18 @@ class SequenceSplit:
         """1es5-A."""
         return self.names[row]
 
-    def tokens_of(self, row: int) -> NDArray[Any]:
-        """(T,) the whole sequence."""
-        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+    @property
+    def at_once(self) -> int:
+        """Sequences that may be scored together."""
+        return max(1, AT_ONCE // max(1, int(np.diff(self.offsets).max(initial=1))))
 
+    def row_tokens(self, row: int) -> list[int]:
+        """The whole sequence."""
+        return [int(token) for token in self.tokens[self.offsets[row] : self.offsets[row + 1]]]
 
-def joined(parts: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    """Arrays end to end; none give an empty one."""
-    return np.concatenate([*parts, np.empty(0, dtype)]).astype(dtype)
+    def shown(self, tokens: Sequence[int]) -> list[str]:
+        """Tokens as one would write them."""
+        return [self.vocabulary[token] for token in tokens]
 
 
 def draws(seeds: Words, n: int, k: int) -> NDArray[np.float64]:

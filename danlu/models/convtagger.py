@@ -26,8 +26,8 @@ class Block(nn.Module):
         width, reach = settings.width, settings.kernel // 2 * dilation
         self.gated, self.p = settings.unit == "gated", settings.dropout
         self.norm = nn.LayerNorm(width) if settings.norm == "layer" else nn.Identity()
-        # as an image of height 1 with channels last: (B, T, D) goes in and out as it lies, and it is the fastest form
-        # on a CPU (benchmarks: 1.3 times a Conv1d with its transposes, 1.5 times unfold and matmul)
+        # as an image of height 1 with channels last: (B, T, D) goes in and out as it lies, and it is the fastest form on
+        # a CPU (measured with its backward: 1.2 to 1.3 times a Conv1d with transposes, 1.3 to 1.5 times unfold and matmul)
         self.conv = nn.Conv2d(
             width, width * (1 + self.gated), (1, settings.kernel), padding=(0, reach), dilation=(1, dilation)
         )
@@ -78,7 +78,9 @@ class ConvTagger(nn.Module):
         """(B, T, D) -> (B, D), padding left out."""
         if self.look is not None:
             weights = self.look(x).float().masked_fill(~within[..., None], float("-inf")).softmax(1)
-            return (x * weights.to(x.dtype)).sum(1)
+            looked: Tensor = (x * weights.to(x.dtype)).sum(1)
+            return looked
         if self.settings.pool == "max":
             return x.masked_fill(~within[..., None], float("-inf")).amax(1)
-        return (x * within[..., None]).sum(1) / within.sum(1, keepdim=True).clamp_min(1)
+        total: Tensor = (x * within[..., None]).sum(1)
+        return total / within.sum(1, keepdim=True).clamp_min(1)

@@ -54,9 +54,11 @@ class Maker:
         B, R, device = len(conditions), model.settings.width, conditions.device
         self.bias = model.conditioned(conditions)
         self.queues = [torch.zeros(d, B, R, device=device) for d in self.steps]
-        self.layers = []
+        self.layers: list[tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]] = []
         for block in model.layers():
-            self.layers.append([w if w is None or w.dim() < 2 else w.t().contiguous() for w in block.layer])
+            past, now, out, bias = block.layer
+            way_on = None if out is None or bias is None else (out.t().contiguous(), bias)
+            self.layers.append((past.t().contiguous(), now.t().contiguous(), way_on))
         self.before = torch.full((B,), model.n_levels // 2, device=device)
         self.past = torch.zeros(B, R, device=device)
         self.told: Tensor | None = None
@@ -82,14 +84,14 @@ class Maker:
         if self.told is not None:
             x = x + self.told[t - self.first, :n]
         gates = []
-        for (past, now, out, bias), queue, about in zip(self.layers, self.queues, self.bias, strict=True):
+        for (past, now, way_on), queue, about in zip(self.layers, self.queues, self.bias, strict=True):
             slot = queue[t % len(queue), :n]
             z = torch.addmm(about[:n], slot, past).addmm_(x, now)
             slot.copy_(x)
             f, s = z.chunk(2, 1)
             gates.append(torch.tanh(f).mul_(torch.sigmoid(s)))
-            if out is not None:
-                x = torch.addmm(x, gates[-1], out).add_(bias)
+            if way_on is not None:
+                x = torch.addmm(x, gates[-1], way_on[0]).add_(way_on[1])
         return F.linear(model.read(torch.cat(gates, 1)), model.head_weight)
 
     def step(self, t: int, draws: Tensor, temperature: float) -> Tensor:

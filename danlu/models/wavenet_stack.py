@@ -36,7 +36,7 @@ def stacked(x: Tensor, about: Tensor, layers: Sequence[Layer], dilations: Sequen
         dtype = torch.get_autocast_dtype(x.device.type)
     weights = [w.to(dtype) for layer in layers for w in layer if w is not None]
     with torch.autocast(x.device.type, enabled=False):
-        return Stack.apply(x.to(dtype), about.float(), tuple(dilations), *weights)  # type: ignore[no-any-return, no-untyped-call]
+        return Stack.apply(x.to(dtype), about.float(), tuple(dilations), torch.is_grad_enabled(), *weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def plain_stacked(x: Tensor, about: Tensor, layers: Sequence[Layer], dilations: Sequence[int]) -> Tensor:
@@ -47,16 +47,18 @@ def plain_stacked(x: Tensor, about: Tensor, layers: Sequence[Layer], dilations: 
         z = back @ layer.past.t() + x @ layer.now.t() + a.repeat(len(x) // B, 1)
         f, s = z.chunk(2, 1)
         gates.append(torch.tanh(f) * torch.sigmoid(s))
-        if layer.out is not None:
+        if layer.out is not None and layer.bias is not None:
             x = x + gates[-1] @ layer.out.t() + layer.bias
     return torch.cat(gates, 1)
 
 
 class Stack(Function):
-    """All layers; keeps x (N, R), tanh and sigmoid (N, 2G) of each, and the gates."""
+    """All layers; where there will be a backward it keeps x (N, R), tanh and sigmoid (N, 2G) of each, and the gates."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, about: Tensor, dilations: tuple[int, ...], *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, about: Tensor, dilations: tuple[int, ...], keeps: bool, *weights: Tensor
+    ) -> Tensor:
         L, B, G = len(dilations), about.shape[1], about.shape[2] // 2
         gates = x.new_empty(len(x), L * G)
         inputs, activated = [], []
@@ -67,8 +69,9 @@ class Stack(Function):
                 z[d * B :].addmm_(x[: -d * B], past.t())
             part = gates[:, i * G : (i + 1) * G]
             gate_(z, about[i], part)
-            inputs.append(x)
-            activated.append(z)
+            if keeps:
+                inputs.append(x)
+                activated.append(z)
             if i + 1 < L:
                 out, bias = weights[4 * i + 2 : 4 * i + 4]
                 x = torch.addmm(x, part, out.t()).add_(bias)
@@ -100,7 +103,7 @@ class Stack(Function):
                 dx[:-shift].addmm_(z[shift:], past)
             else:
                 grads[4 * i] = torch.zeros_like(past)
-        return dx, dabout, None, *grads
+        return dx, dabout, None, None, *grads
 
 
 def gate_(z: Tensor, about: Tensor, out: Tensor) -> None:

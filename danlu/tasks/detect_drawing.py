@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 COLOURS = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075", "#f032e6")
 TRUE = "#20b020"
+SHORT_SIDE = 360
+"""Of a report's pictures at least, so that labels find room."""
 N_PICTURES, N_CURVES = 6, 10
 
 
@@ -56,7 +58,8 @@ def drawn(split: Split, row: int, found: Array, true: Array | None, card: DataCa
         image = own_picture(split.name(row))
     else:
         image = prepared_picture(tensors, card)
-        image = image.resize((wide, high)) if whole else image
+        larger = max(1, -(-SHORT_SIDE // min(image.size)))
+        image = image.resize((wide, high) if whole else (image.width * larger, image.height * larger))
     factor = np.tile(np.array(image.size) / (wide, high), 2)
     pen, line = ImageDraw.Draw(image), max(1, round(min(image.size) / 200))
     font = ImageFont.load_default(max(10, min(image.size) / 32))
@@ -67,7 +70,8 @@ def drawn(split: Split, row: int, found: Array, true: Array | None, card: DataCa
         x1, y1, x2, y2 = (float(v) for v in box[:4] * factor)
         pen.rectangle([x1, y1, max(x1, x2), max(y1, y2)], outline=colour, width=line)
         text = f"{card.features['classes'][int(box[5])]} {box[4]:.2f}"
-        pen.text((x1 + line + 2, y1 + line), text, fill=colour, font=font)
+        pen.rectangle(pen.textbbox((x1 + line, y1 + line), text, font=font), fill=colour)
+        pen.text((x1 + line, y1 + line), text, fill="white", font=font)
     buffer = io.BytesIO()
     image.save(buffer, "PNG" if whole else "JPEG", **({} if whole else {"quality": 85}))
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from danlu.base.contracts import Batch, DataCard, Output, Split
 from danlu.base.errors import UserError
 from danlu.tasks.classify import scores_of
 from danlu.tasks.panels import listing, points
+from danlu.tasks.regress_sequences import Ranked, design, spearman
 from danlu.tasks.samples import Panel, Predictions, SampleTask
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Regress(SampleTask):
         return NumberScorer(found if found.ndim == 3 else found[..., None], np.array(truths))
 
     def baselines(self, train: Split, split: Split, card: DataCard) -> dict[str, Predictions]:
-        """The training mean; on tables a linear model and, where it is to be had, gradient boosting."""
+        """The training mean; on tables and sequences a linear model; on tables gradient boosting, if it is to be had."""
         from danlu.tasks.class_rivals import columns_of, parts
 
         transform = card.features["target_transform"]
@@ -94,6 +95,10 @@ class Regress(SampleTask):
         y = np.concatenate([p["targets"] for p in ours]).astype(float)
         n = sum(len(p["targets"]) for p in asked)
         found: dict[str, Predictions] = {"mean": list(np.tile(undone(y, transform).mean(0), (n, 1)))}
+        if "vocab_size" in card.features and ours and {"tokens", "lengths"} <= ours[0].keys():
+            columns_made = design(ours, asked, int(card.features["vocab_size"]))
+            if columns_made is not None:
+                found["linear"] = list(undone(ridge(columns_made[0], y, columns_made[1]), transform))
         if "n_numbers" not in card.features:
             return found
         columns = columns_of(card.features)
@@ -175,9 +180,10 @@ class NumberScorer:
         if predictions.shape[-1] > 1:
             self.inside = ((truths >= predictions[..., 0]) & (truths <= predictions[..., -1])).mean(1)
         self.squares, self.sizes = (self.answers - truths) ** 2, np.abs(self.answers - truths)
+        self.ranked = [(Ranked.of(self.answers[:, k]), Ranked.of(truths[:, k])) for k in range(truths.shape[1])]
 
     def values(self, rows: NDArray[np.int64] | None = None) -> dict[str, float]:
-        """r2 (mean over targets), rmse, mae, and the share of truths inside the outermost quantiles."""
+        """r2, rmse, mae, spearman (means over targets), and the share of truths inside the outermost quantiles."""
         w = np.ones(self.n_units) if rows is None else np.bincount(rows, minlength=self.n_units).astype(float)
         total = w.sum()
         mean = w @ self.truths / total
@@ -189,5 +195,6 @@ class NumberScorer:
             "r2": float(np.nanmean(r2)) if (spread > 0).any() else float("nan"),
             "rmse": float(np.sqrt(off / total).mean()),
             "mae": float((w @ self.sizes / total).mean()),
+            "spearman": float(np.mean([spearman(x, y, w) for x, y in self.ranked])),
         }
         return found if self.inside is None else found | {"inside": float(w @ self.inside / total)}

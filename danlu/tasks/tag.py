@@ -99,7 +99,7 @@ class Tag(SampleTask):
         """The most frequent class, the class by token, and by a window of tokens."""
         from danlu.tasks.tag_rivals import tag_rivals
 
-        return tag_rivals(train, split, int(card.features["vocab_size"]), len(names_of(card)), self.window)
+        return dict(tag_rivals(train, split, int(card.features["vocab_size"]), len(names_of(card)), self.window))
 
     def panels(self, predictions: Predictions, truths: Predictions, split: Split, card: DataCard) -> list[Panel]:
         """Confusion, classes, worst sequences, accuracy by length and by place."""

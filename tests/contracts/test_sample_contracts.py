@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from danlu.training.loop import make_parts
 from tests.contracts import sample_cases as made
 
 N_STEPS = 6
+GOLDEN = Path(__file__).with_name("golden.json")
 Case = Callable[[Path], dict[str, Any]]
 
 
@@ -39,6 +42,22 @@ def prepared(case: Case, folder: Path, **train: Any) -> tuple[Recipe, Any]:
     return recipe, danlu.plan(recipe, folder / "run")
 
 
+def same_as_golden(case: Case, metrics: Path) -> None:
+    """Losses and gradient norms of the run are those in golden.json: a refactor changes nothing, a change of an algorithm
+    shows. DANLU_GOLDEN=write writes them anew."""
+    name = next(name for name, made_by in made.CASES.items() if made_by is case)
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    found = {key: [float(f"{row[key]:.7g}") for row in rows] for key in ("loss", "grad_norm")}
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.is_file() else {}
+    if os.environ.get("DANLU_GOLDEN") == "write":
+        golden[name] = found
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(golden[key])}" for key in sorted(golden))
+        GOLDEN.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
+    assert name in golden, "a new case: run this test once with DANLU_GOLDEN=write"
+    for key, values in golden[name].items():
+        assert found[key] == pytest.approx(values, rel=5e-3, abs=1e-5), key
+
+
 @pytest.mark.parametrize("case", made.CASES.values(), ids=made.CASES)
 def test_a_run_scores_reports_and_predicts_the_same_after_saving(case: Case, tmp_path: Path) -> None:
     recipe = recipe_of(case, tmp_path)
@@ -52,6 +71,7 @@ def test_a_run_scores_reports_and_predicts_the_same_after_saving(case: Case, tmp
     page = run.report.read_text(encoding="utf-8")
     assert "cannot draw" not in page
     assert scores.headline.replace("_", " ") in page.replace("_", " ")
+    same_as_golden(case, run.path / "train/metrics.jsonl")
     weights = load_file(run.path / "package/weights.safetensors")
     own = dict(run.model.state_dict()) if recipe.model.kind != "module" else None  # type: ignore[attr-defined]
     if own is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from danlu.base.errors import UserError
 from danlu.data import SOURCES
+from tests.contracts.case_fold import chain
 
 GOOD = [f"{i},{i % 7}.5,{'yes' if i % 2 else 'no'}" for i in range(12)]
 HEAD = "a,b,label"
@@ -219,7 +220,36 @@ BOXES = {
     "a box without numbers": cells(lambda p: annotated(p, "p0", "<xmin>left</xmin>"), used=7),
 }
 
-DIRT: dict[str, Dirt] = {**TABLES, **IMAGES, **SOUNDS, **BOXES}
+
+def chains(defect: Callable[[Path], object], **expected: Any) -> Dirt:
+    """Ten good chains as PDB files, and a defect."""
+
+    def make(folder: Path) -> None:
+        (folder / "pdb").mkdir()
+        for i in range(10):
+            (folder / f"pdb/c{i}.pdb").write_text(chain(i, 9), encoding="ascii")
+        defect(folder / "pdb")
+
+    settings = {"kind": "structure", "path": "pdb", "min_length": 5, "split": {"validation": 0.2, "test": 0.2}}
+    return Dirt(settings, make, **expected)
+
+
+def changed(find: str, put: str) -> Callable[[Path], object]:
+    """An eleventh file: a good one with every `find` replaced."""
+    return lambda p: (p / "x.pdb").write_text(chain(11, 9).replace(find, put), encoding="ascii")
+
+
+STRUCTURES = {
+    "text called pdb": chains(lambda p: (p / "x.pdb").write_text("no structure\n"), rejected={"x.pdb": "no "}),
+    "an empty structure file": chains(lambda p: (p / "x.pdb").write_bytes(b""), rejected={"x.pdb": ""}),
+    "a structure cut within a line": chains(
+        lambda p: (p / "x.pdb").write_text(chain(11, 9)[: 19 * 79 + 40]), rejected={"x.pdb": "broken line"}
+    ),
+    "coordinates that are none": chains(changed("  1.00 10.00", "  1.00  nine"), used=11),
+    "binary": chains(lambda p: (p / "x.pdb").write_bytes(bytes(range(256)) * 9), rejected={"x.pdb": ""}),
+}
+
+DIRT: dict[str, Dirt] = {**TABLES, **IMAGES, **SOUNDS, **BOXES, **STRUCTURES}
 
 
 @pytest.mark.parametrize("name", DIRT)

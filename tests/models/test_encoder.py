@@ -15,8 +15,9 @@ FEATURES = {"vocab_size": 20, "context": 12, "texts_with": [list(range(20)), [1]
 SETTINGS = [
     Encoder(width=16, n_heads=2, pool=pool, norm=norm, positions=positions, dropout=0.0)
     for pool, norm, positions in (("mean", "pre", "learned"), ("max", "post", "none"), ("first", "pre", "sinusoids"))
-] + [
-    Encoder(width=16, n_heads=2, neighbours=2, positions="none", dropout=0.0),
+]
+SETTINGS += [Encoder(width=16, n_heads=2, neighbours=2, positions="none", dropout=0.0)]
+SETTINGS += [
     Recurrent(width=6, embedding=8, n_layers=2, directions="both", pool=pool, cell=cell, bag=bag)
     for pool, cell, bag in (("max", "lstm", "none"), ("last", "gru", "fresh"), ("mean", "rnn", "naive Bayes"))
 ]

@@ -14,6 +14,7 @@ from danlu.base.errors import UserError
 from danlu.data.boxes import Boxes
 from danlu.models.detector_settings import Detector
 from danlu.recipe import Recipe
+from danlu.starter import write_starter
 from danlu.tasks.detect import Detect, own_pixels
 from danlu.tasks.detect_drawing import COLOURS, faults
 from danlu.tasks.detect_loss import Grid, detection_loss, giou, grid_of, suppressed, taught
@@ -243,6 +244,11 @@ def test_a_coco_run_from_end_to_end(squares, tmp_path):
     assert {ImageColor.getrgb(colour) for colour in COLOURS[:2]} <= colours
     with pytest.raises(UserError, match="can be decoded"):
         run.predict([str(Path(squares.path) / "train/5.png")])
+
+
+def test_init_sees_the_boxes(squares, tmp_path):
+    recipe = Recipe.load(write_starter(squares.path, tmp_path / "recipe.toml"))
+    assert (recipe.data.kind, recipe.model.kind, recipe.task.kind) == ("boxes", "detector", "detect")
 
 
 def test_faults_of_a_picture():
