@@ -21,6 +21,8 @@ AT_ONCE = 64
 """Sentences of like length that are searched together."""
 EXTRA, TIMES = 10, 2
 """A translation has at most TIMES as many tokens as its source, and EXTRA more."""
+WORDS_SHOWN = 9
+"""Words of the sentence whose attention is shown, about."""
 
 
 class Translate(SampleTask):
@@ -65,27 +67,28 @@ class Translate(SampleTask):
         """Translations, searched in groups of like length; with the reference's nats where there is one."""
         import torch
 
-        from danlu.tasks.beam import Search, searched
-
-        f, scored = card.features, batch.n_targets > 0
-        barred = f["pad_id"], f["begin_id"], f["unknown_id"]
-        how = Search(self.beams, self.length_penalty, f["begin_id"], f["end_id"], barred)
+        f = card.features
         if not hasattr(model, "step"):
             raise UserError("model.kind", "must write one token at a time for task translate", fix='write "seq2seq"')
         source, lengths = batch.tensors["source"], batch.tensors["lengths"]
         found: list[Any] = [None] * len(source)
-        nats = reference_nats(model, batch) if scored else [0.0] * len(source)
+        nats = reference_nats(model, batch) if batch.n_targets else [0.0] * len(source)
         counts = (batch.tensors["targets"] >= 0).sum(1).tolist()
         for rows in torch.split(torch.argsort(lengths, stable=True), AT_ONCE):
             part, sizes = source[rows, : int(lengths[rows].max())], lengths[rows]
-            limits = (TIMES * sizes + EXTRA).clamp_max(int(f["context"]))
-            written = searched(model, part, sizes, limits, how)  # type: ignore[arg-type]
-            seen = looked_at(model, part, sizes, written, how) if scored and hasattr(model, "attention") else None
-            for n, i in enumerate(rows.tolist()):
-                tokens, given = tuple(written[n]), tuple(part[n, : sizes[n]].tolist())
-                attention = None if seen is None else seen[n][: len(tokens) + 1, : len(given)]
-                found[i] = Translation(spelled(tokens, f), nats[i], counts[i], tokens, given, attention)
+            written = self.written(model, part, sizes, f)
+            for i, tokens in zip(rows.tolist(), written, strict=True):
+                found[i] = Translation(spelled(tokens, f), nats[i], counts[i])
         return found
+
+    def written(self, model: Any, source: Tensor, lengths: Tensor, f: Mapping[str, Any]) -> list[list[int]]:
+        """The best tokens of each source (B, S), without the end."""
+        from danlu.tasks.beam import Search, searched
+
+        barred = f["pad_id"], f["begin_id"], f["unknown_id"]
+        how = Search(self.beams, self.length_penalty, f["begin_id"], f["end_id"], barred)
+        limits = (TIMES * lengths + EXTRA).clamp_max(int(f["context"]))
+        return searched(model, source, lengths, limits, how)
 
     def truths(self, batch: Batch, card: DataCard) -> Predictions:
         """The reference as it stands in the file."""
@@ -108,11 +111,29 @@ class Translate(SampleTask):
         }
 
     def panels(self, predictions: Predictions, truths: Predictions, split: Split, card: DataCard) -> list[Panel]:
-        """Examples, BLEU by length, attention."""
+        """Examples, BLEU by length."""
         from danlu.tasks.translate_panels import panels_of
 
         scorer = TextScorer(predictions, truths, self.bleu_tokenize, self.bleu_lowercase)
-        return list(panels_of(predictions, truths, texts_of(split)[0], scorer, card.features))
+        return list(panels_of(predictions, truths, texts_of(split)[0], scorer))
+
+    def panels_made(self, model: nn.Module, split: Split, card: DataCard) -> list[Panel]:
+        """The attention of one translation."""
+        import torch
+
+        from danlu.tasks.translate_panels import looked_at
+
+        if not hasattr(model, "attention"):
+            return []
+        sizes = [abs(len(source.split()) - WORDS_SHOWN) for source in texts_of(split)[0]]
+        batch = split.batch(np.array([int(np.argmin(sizes))])).to(next(model.parameters()).device)
+        source, lengths, f = batch.tensors["source"], batch.tensors["lengths"], card.features
+        (tokens,) = self.written(model, source, lengths, f)
+        inputs = torch.tensor([[f["begin_id"], *tokens]], device=source.device)
+        with torch.no_grad():
+            made = Batch({"source": source, "lengths": lengths, "inputs": inputs}, 0)
+            attention = model.attention(made)[0].cpu().numpy().round(3)  # type: ignore[operator]
+        return [looked_at(attention, source[0].tolist(), [*tokens, f["end_id"]], f)]
 
     def rows(self, predictions: Predictions, split: Split, card: DataCard) -> list[dict[str, Any]]:
         """{"name", "source", "prediction"}."""
@@ -153,15 +174,3 @@ def reference_nats(model: Any, batch: Batch) -> list[float]:
     features, matrix = parts_of(model(batch))
     found: list[float] = cross_entropy_per_target(features, matrix, batch.tensors["targets"]).sum(1).tolist()
     return found
-
-
-def looked_at(model: Any, source: Tensor, lengths: Tensor, written: Sequence[Sequence[int]], how: Any) -> Any:
-    """(B, T, S) float16: where each written token looked, and the end."""
-    import torch
-
-    inputs = torch.full((len(source), 1 + max(map(len, written))), how.end, device=source.device)
-    inputs[:, 0] = how.begin
-    for row, tokens in zip(inputs, written, strict=True):
-        row[1 : 1 + len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-    made = Batch({"source": source, "lengths": lengths, "inputs": inputs}, 0)
-    return model.attention(made).to(torch.float16).cpu().numpy().astype(np.float16)

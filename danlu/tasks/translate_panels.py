@@ -10,7 +10,7 @@ import numpy as np
 from danlu.tasks.panels import Panel, lines, listing, matrix
 from danlu.tasks.translate_scores import TextScorer, Translation
 
-N_EACH, MOST_TOKENS, N_GROUPS = 4, 20, 5
+N_EACH, N_GROUPS = 4, 5
 
 
 def panels_of(
@@ -18,9 +18,8 @@ def panels_of(
     truths: Sequence[str],
     sources: Sequence[str],
     scorer: TextScorer,
-    features: Mapping[str, Any],
 ) -> list[Panel]:
-    """All panels."""
+    """Examples, and BLEU by length."""
     scores = scorer.by_sentence()
     order = np.argsort(scores, kind="stable")
     middle = max(0, len(order) // 2 - N_EACH // 2)
@@ -35,19 +34,6 @@ def panels_of(
     by_length = scores_by_length(sources, scorer)
     if by_length is not None:
         found.append(by_length)
-    shown = [
-        i for i in order if 2 < len(predictions[i].tokens) < MOST_TOKENS and len(predictions[i].source) <= MOST_TOKENS
-    ]
-    if shown and (attention := predictions[shown[len(shown) // 2]].attention) is not None:
-        one = predictions[shown[len(shown) // 2]]
-        given, made = (
-            named(ids, features, side)
-            for ids, side in ((one.source, "source"), ((*one.tokens, features["end_id"]), "target"))
-        )
-        note = "Rows: what was written; columns: the source. Mean of the heads of the last block."
-        found.append(
-            matrix("Where each word was looked for", attention.astype(float).round(2).tolist(), made, given, note)
-        )
     return found
 
 
@@ -60,6 +46,13 @@ def scores_by_length(sources: Sequence[str], scorer: TextScorer) -> Panel | None
     x = [float(sizes[part].mean()) for part in parts]
     y = [scorer.values(part)["bleu"] for part in parts]
     return lines("BLEU by length", {"BLEU": (x, y)}, "words of the source", "BLEU", "Five groups of equal size.")
+
+
+def looked_at(attention: Any, source: Sequence[int], written: Sequence[int], features: Mapping[str, Any]) -> Panel:
+    """The attention (T, S) of one translation: T tokens with their end, S of the source."""
+    rows, columns = named(written, features, "target"), named(source, features, "source")
+    note = "Rows: what was written; columns: the source. Mean of the heads of the last block."
+    return matrix("Where each word was looked for", attention, rows, columns, note)
 
 
 def named(ids: Sequence[int], features: Mapping[str, Any], side: str) -> list[str]:

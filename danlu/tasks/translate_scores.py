@@ -24,11 +24,6 @@ class Translation(NamedTuple):
     """Of the reference under the model; 0 where there is none."""
     n_targets: int = 0
     """Tokens of the reference."""
-    tokens: tuple[int, ...] = ()
-    source: tuple[int, ...] = ()
-    """Tokens of the source."""
-    attention: NDArray[np.float16] | None = None
-    """(tokens and end, source tokens): where each looked."""
 
 
 def metrics(tokenize: str, lowercase: bool) -> tuple[Any, Any]:
