@@ -124,7 +124,10 @@ def show_card(card: DataCard) -> None:
         f"Rows: {card.rows_in:,} in = {card.rows_used:,} used + {sum(card.rows_rejected.values()):,} rejected ({rejected})."
     )
     for name, split in card.splits.items():
-        print(f"{name}: {split.n_documents:,} documents, {split.n_bytes:,} bytes, {split.n_tokens:,} tokens")
+        if split.n_samples:
+            print(f"{name}: {split.n_samples:,} samples, {split.n_targets:,} targets")
+        else:
+            print(f"{name}: {split.n_documents:,} documents, {split.n_bytes:,} bytes, {split.n_tokens:,} tokens")
     for warning in card.warnings:
         print(f"Note: {one_line(warning)}")
 
