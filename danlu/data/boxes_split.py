@@ -144,14 +144,14 @@ class BoxSplit:
         if draws is not None:
             matrix, shift = colour_change(draws, self.augment, self.mean)
         mean, std = self.mean[:, None], self.std[:, None]
-        matrix, shift = (torch.from_numpy(v).expand(n, -1, -1) for v in (matrix / (255 * std), (shift - mean) / std))
+        factor = torch.from_numpy(matrix / (255 * std)).expand(n, -1, -1)
         pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows])).permute(0, 3, 1, 2)
         pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).flatten(2)
-        image = torch.bmm(matrix, pixels).add_(shift).view(n, 3, high, wide)
+        image = torch.bmm(factor, pixels).add_(torch.from_numpy((shift - mean) / std)).view(n, 3, high, wide)
         if draws is not None and self.augment.moves:
-            factor, moved = geometry(draws, self.augment, (high, wide))
-            image = moved_pictures(image, factor, moved)
-            boxes, labels = moved_boxes(boxes, labels, factor, moved, (high, wide))
+            zoom, moved = geometry(draws, self.augment, (high, wide))
+            image = moved_pictures(image, zoom, moved)
+            boxes, labels = moved_boxes(boxes, labels, zoom, moved, (high, wide))
         targets = torch.from_numpy(labels)
         # Kept as (B, H, W, 3) in memory, which torch's convolutions on a CPU are fastest with.
         tensors = {
