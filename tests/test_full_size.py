@@ -69,13 +69,3 @@ def test_wavenet_by_hand():
     left_out = residual + (layers - 1) * skip + onward  # biases that add to others; the last layer's unused way on
     told_speakers = speakers * layers * 2 * residual
     assert published - left_out + told_speakers == PUBLISHED["wavenet"]
-
-
-def test_deep_speech_2_by_hand():
-    """Table 1 of the paper ("7 RNN, 9 total"; 38 million): one convolution over time of all 161 bins, 7 layers whose two
-    directions share the input's matrix, one full layer; a gain and a shift of batch norm for each of the 9."""
-    bins, taps, width, letters = 161, 11, 1280, 28
-    layers = 7 * (width**2 + 2 * width**2) + width**2
-    by_hand = bins * taps * width + layers + 9 * 2 * width + (width + 1) * (letters + 1)
-    assert by_hand == PUBLISHED["deepspeech-2"]
-    assert round(by_hand / 1e6) == 38
