@@ -76,10 +76,11 @@ def danlu_run(recipe: str, out: Path, sets: list[str]) -> str:
     return made.stderr.strip()[-500:] or f"exit {made.returncode}" if made.returncode else ""
 
 
-def run_one(aim: Aim, number: int) -> dict[str, object]:
+def run_one(aim: Aim, number: int, keep: Path | None) -> dict[str, object]:
     """Train and score once; what the table needs. Runs of one aim are numbered, folds within seeds."""
     seed, fold = divmod(number, max(1, aim.folds))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as passing:
+        folder = passing if keep is None else str(keep / f"{aim.recipe.replace('/', '-')}-{number}")
         out, sets = Path(folder) / "run", [f"seed={seed}"] + [f"data.split.fold={fold}"] * bool(aim.folds)
         began = time.perf_counter()
         failed = ""
@@ -166,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="recipes; their kept results are replaced")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="a folder to leave the run folders in")
     given = parser.parse_args()
     if "DANLU_DATA" not in os.environ:
         sys.exit("Set DANLU_DATA to the folder with the data sets.")
@@ -178,7 +180,7 @@ def main() -> None:
         run_now.add(aim.recipe)
         found = [] if given.only else [r for r in kept.get(aim.recipe, []) if "failed" not in r]
         for number in range(len(found), given.seeds * max(1, aim.folds)):
-            found.append(run_one(aim, number))
+            found.append(run_one(aim, number, given.keep))
             write_table(keep(aim.recipe, found))
             print(line(aim, found), flush=True)
 
