@@ -32,6 +32,7 @@ from danlu.data.boxes_account import Account, Made, Part
 from danlu.data.boxes_files import PICTURES, Found, Left, Listed, look, voc_annotation
 from danlu.data.boxes_pixels import decoded, pillow
 from danlu.data.boxes_split import Augment, BoxSplit
+from danlu.data.catalog_sets import located
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
 from danlu.data.samples import SampleSource
 
@@ -217,14 +218,6 @@ class Boxes(SampleSource):
 def moved_to(split: str, row: Listed) -> Listed:
     """The same picture in another split."""
     return Listed(row.name, split, row.picture, row.annotation, row.boxes, row.size, row.fault)
-
-
-def located(path: str) -> str:
-    """A path with its variables and ~ filled in; an unset variable is refused."""
-    full = os.path.expanduser(os.path.expandvars(path))
-    if "$" in full:
-        raise UserError("data.path", "names a variable that is not set", got=path, fix="set it, or write the path out")
-    return full
 
 
 def files_of(number: int, given: Any) -> Iterator[tuple[str, bytes]]:

@@ -158,7 +158,7 @@ def download(file: Download, path: Path, set_name: str) -> None:
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{file.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         part = Path(name)
         digest, n_bytes = hashlib.sha256(), 0
         request = Request(file.url, headers={"User-Agent": "danlu"})

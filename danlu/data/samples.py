@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from danlu.base.contracts import Batch, DataCard, Progress, Split
 from danlu.base.errors import UserError
 from danlu.base.settings import Settings
+from danlu.data.catalog_sets import located
 from danlu.data.order import GOLDEN, Bucketed, Ids, Order, hashed, mixed
 
 Words = NDArray[np.uint64]
@@ -145,12 +145,8 @@ Features = Mapping[str, Any]
 
 def source_files(path: str, endings: tuple[str, ...] = ()) -> list[Path]:
     """The files that a path means: itself, those in a folder with one of the endings, or a glob's. $NAMES of the
-    environment are filled in. None at all is refused."""
-    if "$" in (full := os.path.expanduser(os.path.expandvars(path))):
-        name = full[full.index("$") :].partition("/")[0]
-        raise UserError(
-            "data.path", f"names {name}, which is not set in the environment", got=path, fix=f"set {name[1:]}"
-        )
+    environment are filled in, a known set in $DANLU_DATA is downloaded when it is not there. None at all is refused."""
+    full = located(path)
     place = Path(full)
     if place.is_file():
         return [place]

@@ -17,6 +17,7 @@ from danlu.base.errors import UserError, nearest
 from danlu.base.settings import Settings
 from danlu.base.units import BytesSetting
 from danlu.data.catalog import CATALOG, catalog_files, in_data_folder
+from danlu.data.catalog_sets import located
 from danlu.data.clean import DEFAULT_CLEANING, CleaningStep, Station
 from danlu.data.encoding import is_codec
 from danlu.data.files import Format, TextFile, find_files, has_wildcard, of_pattern, written
@@ -100,6 +101,7 @@ def find(settings: Text, notes: Counter[str]) -> list[TextFile | str]:
 
 def find_one(settings: Text, given: str, notes: Counter[str]) -> list[TextFile | str]:
     """The files that one path, glob, catalog or hub name means; a setting that would do nothing is refused."""
+    given = located(given) if given.startswith("$") else given
     is_hub, is_set = given.startswith("hub:"), given in CATALOG
     place = given if is_hub or is_set else in_data_folder(given)
     is_one = is_hub or not (is_set or Path(place).is_dir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from danlu.base.errors import UserError
-from danlu.data import catalog
+from danlu.data import catalog, catalog_sets
 from danlu.data.catalog import CATALOG, Download, Entry, data_folder, in_data_folder, python_stdlib
 from danlu.data.clean import Station
 from danlu.data.text import Text, read, told
@@ -134,3 +135,50 @@ def test_the_well_known_sets(name: str) -> None:
     rows = list(read(Text(path=name), Station("read")))
     assert len(rows) == len(CATALOG[name].files)
     assert sum(len(text.encode()) for _, text in rows) == sum(file.n_bytes for file in CATALOG[name].files)
+
+
+def test_a_set_in_the_data_folder_is_downloaded_whole_or_not_at_all(
+    folder: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_sets, "SETS", tmp_path / "sets")
+    (tmp_path / "sets").mkdir()
+    digest = hashlib.sha256(BODY).hexdigest()
+    good, bad = f"{digest} {len(BODY)} tale.txt", f"{digest} {len(BODY)} inner/lost.txt\t{server}/lost.txt"
+    listing = tmp_path / "sets/tales.txt"
+    listing.write_text("\n".join(["# tales", "# licence", f"# {server}/", good, bad]))
+    with pytest.raises(UserError, match=r"lost\.txt"):
+        catalog_sets.located("$DANLU_DATA/tales/*.txt")
+    assert not (folder / "tales").exists()
+    listing.write_text(
+        "\n".join(["# tales", "# licence", f"# {server}/", good, bad.replace("lost.txt\t", "a b.txt\t")])
+    )
+    with pytest.raises(UserError, match=r"a b\.txt"):
+        catalog_sets.located("$DANLU_DATA/tales/*.txt")
+    own = f"{digest} {len(BODY)} inner/own.txt\t{server}/tale.txt"
+    listing.write_text("\n".join(["# tales", "# licence", f"# {server}/", good, own]))
+    assert catalog_sets.located("${DANLU_DATA}/tales/*.txt") == f"{folder}/tales/*.txt"
+    assert (folder / "tales/inner/own.txt").read_bytes() == BODY
+    (folder / "tales/inner/own.txt").write_bytes(b"mine")
+    catalog_sets.located("$DANLU_DATA/tales")
+    assert (folder / "tales/inner/own.txt").read_bytes() == b"mine", "a folder that is there is used as it is"
+
+
+def test_every_listed_set_is_in_order() -> None:
+    names = {path.stem for path in catalog_sets.SETS.glob("*.txt")}
+    recipes = Path(__file__).resolve().parents[2] / "recipes"
+    asked = {n for path in recipes.rglob("*.toml") for n in re.findall(r"\$DANLU_DATA/(\w+)", path.read_text("utf-8"))}
+    assert len(names & asked) > 10
+    assert asked - names <= {"imagenet", "librispeech", "vctk", "reviews"}, "a recipe's set can be fetched"
+    for name in names:
+        files = catalog_sets.listed(catalog_sets.SETS / f"{name}.txt")
+        assert files
+        assert all(len(f.sha256) == 64 and f.url.startswith("https://") and f.url.isascii() for f in files)
+
+
+@pytest.mark.data
+@pytest.mark.skipif("DANLU_DATA" not in os.environ, reason="needs DANLU_DATA")
+def test_the_sets_at_hand_are_the_listed_ones() -> None:
+    for path in catalog_sets.SETS.glob("*.txt"):
+        folder = data_folder() / path.stem
+        files = catalog_sets.listed(path) if folder.is_dir() else []
+        assert all(catalog.sha256_of(folder / f.name) == f.sha256 for f in files), path.stem
