@@ -98,7 +98,7 @@ def run_one(aim: Aim, number: int, keep: Path | None) -> dict[str, object]:
             for name, found in scores["baselines"].items()
         }
         return {
-            "seed": seed, "seconds": seconds, "train_s": manifest["stages"]["train"]["seconds"],
+            "seed": seed, "seconds": seconds, "cores": len(os.sched_getaffinity(0)), "train_s": manifest["stages"]["train"]["seconds"],
             "headline": scores["headline"], "split": scores["split"], "metrics": scores["metrics"], "rivals": rivals,
             "beats": scores["beats_baselines"],
         }  # fmt: skip
@@ -124,11 +124,13 @@ def line(aim: Aim, results: list[dict[str, object]]) -> str:
     else:
         wanted = f"{'≤' if aim.lower else '≥'} {aim.reach:g}"
     met = "yes" if reached and minutes <= aim.minutes else "late" if reached else "no"
+    n_cores = max(int(r["cores"]) for r in good)  # type: ignore[call-overload]
+    cores = f"{n_cores} core{'s' if n_cores > 1 else ''}"
     n_seeds = len({r["seed"] for r in good})
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
     return (
         f"| {aim.data} | `{aim.recipe}` | {aim.metric} | {value:.4g} ({low:.4g} to {high:.4g}), {seeds} | {wanted} | "
-        f"{minutes:.1f} of {aim.minutes:g} | {met} | {told} |"
+        f"{minutes:.1f} of {aim.minutes:g}, {cores} | {met} | {told} |"
     )
 
 
@@ -138,7 +140,8 @@ def write_table(kept: dict[str, list[dict[str, object]]]) -> None:
         "# Every task, from its shipped recipe",
         "",
         "Made by `make bench-tasks` (benchmarks/tasks.py). Score: mean over runs; in brackets the widest of their 95%",
-        "bootstrap intervals. Minutes: the slowest whole `danlu run` (prepare, plan, train, evaluate, report), 2 cores, no GPU.",
+        "bootstrap intervals. Minutes: the slowest whole `danlu run` (prepare, plan, train, evaluate, report), of those allowed on 2",
+        "cores, and the cores it had; no GPU. met: whether the mean reaches what is wanted, in time.",
         "Baselines: on the same test split, first seed.",
         "",
         "| data | recipe | metric | score | wanted | minutes | met | baselines |",
