@@ -12,6 +12,7 @@ Augmentation is ours alone (a plain loop has none): it counts against us. The ta
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -30,7 +31,7 @@ from danlu.training.loop import make_parts, open_loader
 from danlu.training.update import Clock
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "benchmarks" / "task_speed.md"
+KEPT, TABLE = ROOT / "benchmarks" / "task_speed.json", ROOT / "benchmarks" / "task_speed.md"
 RECIPES = (
     "mnist-lenet", "mnist-resnet", "listings/d", "adult", "titanic", "bike-sharing", "etth1", "beijing-pm25-lstm",
     "beijing-pm25-gru", "sst2-recurrent", "sst2-masked", "sst2-bert", "multi30k-en-de", "fsdd-speech", "fsdd-wavenet",
@@ -62,14 +63,18 @@ class Samples(Dataset[dict[str, Any]]):
 
 
 def collated(samples: list[Any]) -> danlu.base.contracts.Batch:
-    """Stacked where shapes agree, else cut and padded to the longest."""
+    """Stacked where shapes agree, else padded to the largest."""
     tensors = {}
     for name in samples[0][0]:
         parts = [tensors_of[name] for tensors_of, _ in samples]
         if len({p.shape for p in parts}) > 1:
-            pad = -1 if name in ("targets", "labels") else 0
-            parts = list(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=pad))
-        tensors[name] = torch.stack(parts)
+            shape = [len(parts), *(max(sizes) for sizes in zip(*(p.shape for p in parts), strict=True))]
+            whole = torch.full(shape, -1 if name in ("targets", "labels") else 0, dtype=parts[0].dtype)
+            for row, part in zip(whole, parts, strict=True):
+                row[tuple(slice(n) for n in part.shape)] = part
+        else:
+            whole = torch.stack(parts)
+        tensors[name] = whole
     return danlu.base.contracts.Batch(tensors, sum(n for _, n in samples))
 
 
@@ -136,19 +141,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     given = parser.parse_args()
     os.environ["DANLU_DATA"] = str(Path(os.environ["DANLU_DATA"]).resolve())
-    rows, ratios = [], []
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
     for name in given.only or RECIPES:
-        ours, theirs, ratio = compared(ROOT / f"recipes/{name}.toml")
-        ratios.append(ratio)
-        rows.append(f"| `{name}` | {ours:,.0f} | {theirs:,.0f} | {ratio:.2f} |")
-        print(rows[-1], flush=True)
-        if not given.only:
-            write_table(rows, ratios)
+        kept[name] = compared(ROOT / f"recipes/{name}.toml")
+        print(name, *kept[name], flush=True)
+        KEPT.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        write_table(kept)
 
 
-def write_table(rows: list[str], ratios: list[float]) -> None:
-    """benchmarks/task_speed.md so far."""
+def write_table(kept: dict[str, tuple[float, float, float]]) -> None:
+    """benchmarks/task_speed.md from what is kept."""
     cores = len(os.sched_getaffinity(0))
+    found = {name: kept[name] for name in RECIPES if name in kept}
+    ratios = [ratio for _, _, ratio in found.values()]
     text = [
         "# Training speed of every task",
         "",
@@ -158,7 +163,7 @@ def write_table(rows: list[str], ratios: list[float]) -> None:
         "",
         "| recipe | targets/s, danlu | plain loop | ratio |",
         "|---|---|---|---|",
-        *rows,
+        *(f"| `{name}` | {ours:,.0f} | {theirs:,.0f} | {ratio:.2f} |" for name, (ours, theirs, ratio) in found.items()),
         "",
         f"Median ratio {median(ratios):.2f}, lowest {min(ratios):.2f}, over {len(ratios)} tasks.",
         "",
