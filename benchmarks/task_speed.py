@@ -52,7 +52,7 @@ class Samples(Dataset[dict[str, Any]]):
         self.samples = [
             ({name: t[j] for name, t in piece.tensors.items()}, piece.rows(slice(j, j + 1)).n_targets)
             for piece in pieces
-            for j in range(len(piece.tensors["targets"]))
+            for j in range(len(next(iter(piece.tensors.values()))))
         ]
 
     def __len__(self) -> int:
@@ -113,7 +113,8 @@ def compared(recipe_file: Path) -> tuple[float, float, float]:
             if batch is None:
                 stream = iter(feed)
                 batch = next(stream)
-            batch = task.change(batch, torch.arange(len(batch.tensors["targets"])).numpy().astype("uint64"))
+            n = len(next(iter(batch.tensors.values())))
+            batch = task.change(batch, torch.arange(n).numpy().astype("uint64"))
             optimizer.zero_grad()
             loss = task.loss_sum(plain(batch), batch) / max(1, batch.n_targets)
             loss.backward()
