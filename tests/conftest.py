@@ -1,5 +1,7 @@
 """Fixtures for all rooms: a tiny run folder that is prepared and planned by hand."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,8 @@ from danlu.base.runfolder import RunFolder, write_json
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: the tests of Ctrl-C need it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 VOCAB, MODEL = 13, {"n_layers": 2, "width": 32, "n_heads": 2, "context": 16}
 
 
