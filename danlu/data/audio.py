@@ -7,7 +7,6 @@ tensors:  see data/audio_split.py
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, read_json, write_json, write_text
+from danlu.base.durable import fingerprint, read_json, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.audio_augment import AudioAugment
@@ -37,7 +36,7 @@ from danlu.data.sample_splits import (
     SampleSplitSetting,
     assign,
 )  # fmt: skip
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.table_read import Intake
 from danlu.data.transcripts import Unit, n_needed, plain, spelt
 
@@ -254,9 +253,7 @@ class Audio(SampleSource):
         hashes: list[str],
     ) -> DataCard:  # fmt: skip
         """rejected.jsonl, then the card."""
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])
         )

@@ -11,7 +11,6 @@ mean, std (colour from 0 to 1, of the training pictures).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from danlu.base.contracts import DataCard, Progress
-from danlu.base.durable import read_json, write_json, write_text
+from danlu.base.durable import read_json, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays
 from danlu.data.boxes_account import Account, Made, Part
@@ -34,7 +33,7 @@ from danlu.data.boxes_pixels import decoded, pillow
 from danlu.data.boxes_split import Augment, BoxSplit
 from danlu.data.catalog_sets import located
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
-from danlu.data.samples import SampleSource
+from danlu.data.samples import SampleSource, write_rejected
 
 Side = Annotated[int, Field(ge=32, le=4096)]
 LOOKED_AT = 500
@@ -143,8 +142,7 @@ class Boxes(SampleSource):
             folder / "preprocessing.json",
             {"features": features, "names": {name: part.names for name, part in used.items()}},
         )
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in account.rejected]
-        write_text(folder / "rejected.jsonl", "".join(lines))
+        write_rejected(folder, account.rejected)
         card = account.card(self.kind, self.path, len(found.listed), used, features, hashes)
         write_json(folder / "card.json", card.model_dump(mode="json"))
         return card

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, write_bytes, write_json, write_text
+from danlu.base.durable import fingerprint, write_bytes, write_json
 from danlu.base.errors import UserError
 from danlu.data import tokenizer as tokenizers
 from danlu.data.arrays import read_arrays, write_arrays
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.tokenizer import Bpe, Loaded, TokenizerSetting
 
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
@@ -129,9 +129,7 @@ class Chat(SampleSource):
             hashes.append(write_arrays(folder, side, arrays))
             n_targets = sum(int(e.said[1:].sum()) for _, e in rows)
             cards[side] = SplitCard(n_samples=len(rows), n_targets=n_targets)
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in reading.rejected)
-        )
+        write_rejected(folder, reading.rejected)
         warnings = (f"{n_cut:,} conversations were longer than data.context and are cut.",) if n_cut else ()
         audit = [audited(e, tokenizer) for _, e in splits["train"][:N_AUDITED]]
         card = DataCard(

@@ -6,7 +6,6 @@ tensors:  image (B, C, H, W) float32, normalised; targets (B,) int64; soft_targe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, write_json, write_text
+from danlu.base.durable import fingerprint, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.augment import Augment, augmented, recoloured
@@ -33,7 +32,7 @@ from danlu.data.sample_splits import (
     SampleSplitSetting,
     assign,
 )  # fmt: skip
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.table_read import Intake
 
 Pixels = NDArray[np.uint8]
@@ -170,9 +169,7 @@ class Image(SampleSource):
         leakage, leaked = leaks(
             (p.tobytes() for p in pixels), labels, [place.partition("|")[2] for place, _, _ in items], "images"
         )
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])
         )

@@ -8,7 +8,6 @@ tensors:  source (B, S) int64 with its end, padded; lengths (B,) of it; inputs (
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, read_json, write_json, write_text
+from danlu.base.durable import fingerprint, read_json, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.leaks import leaks
@@ -35,7 +34,7 @@ from danlu.data.sample_splits import (
     SampleSplitSetting,
     assign,
 )
-from danlu.data.samples import SampleSource
+from danlu.data.samples import SampleSource, write_rejected
 from danlu.data.table_read import Intake
 
 Column = Annotated[int, Field(ge=1, le=1000)]
@@ -140,9 +139,7 @@ class Pairs(SampleSource):
             arrays = arrays_of([pairs[i] for i in rows], given, made, self.context)
             hashes.append(write_arrays(folder, side, arrays))
             cards[side] = SplitCard(n_samples=len(rows), n_targets=len(arrays["target_tokens"]))
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         pieces = {"source_pieces": [] if self.joint else source.pieces, "target_pieces": target.pieces}
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])

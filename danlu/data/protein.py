@@ -7,7 +7,6 @@ tensors:  tokens (B, T), lengths (B,), targets: see data/sequences.py
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, read_json, write_json, write_text
+from danlu.base.durable import fingerprint, read_json, write_json
 from danlu.base.errors import UserError
 from danlu.data import protein_targets as asked
 from danlu.data.arrays import read_arrays, write_arrays
@@ -27,7 +26,7 @@ from danlu.data.protein_copies import near_copies
 from danlu.data.protein_read import ENDINGS, RESIDUES, Place, Record, by_name, cleaned, places_of, records
 from danlu.data.protein_targets import Protein
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
-from danlu.data.samples import SampleSource
+from danlu.data.samples import SampleSource, write_rejected
 from danlu.data.sequences import SequenceSplit
 from danlu.data.table_read import Intake
 
@@ -162,9 +161,7 @@ class Proteins(SampleSource):
         progress("near copies", 0, 1)
         leakage, warnings = copies(found, sides)
         said = (*warnings, *self.warnings([p.sequence for p in found]), *intake.notes)
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])
         )

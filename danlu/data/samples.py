@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.contracts import Batch, DataCard, Progress, Split
+from danlu.base.durable import write_text
 from danlu.base.errors import UserError
 from danlu.base.settings import Settings
 from danlu.data.catalog_sets import located
@@ -138,6 +140,11 @@ def in_batches(split: Split, size: int, rows: Ids | None = None) -> Any:
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
         yield part, split.batch(part)
+
+
+def write_rejected(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """rejected.jsonl: every row left out, with its reason."""
+    write_text(folder / "rejected.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 Features = Mapping[str, Any]

@@ -8,7 +8,6 @@ tensors:  tokens (B, T) int64 padded to the batch's longest, lengths (B,), targe
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, write_json, write_text
+from danlu.base.durable import fingerprint, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.leaks import leaks
 from danlu.data.sample_splits import NAMES, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.sentence_split import SentenceSplit
 from danlu.data.sentence_words import (
     MASK,
@@ -235,9 +234,7 @@ class Sentences(SampleSource):
             hashes.append(write_arrays(folder, side, arrays))
             n_targets = int((arrays["targets"] >= 0).sum()) if self.labelled else 0
             cards[side] = SplitCard(n_samples=len(chosen), n_targets=n_targets)
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         warnings = (f"{n_cut:,} texts are longer than data.context and are cut.",) if n_cut else ()
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])

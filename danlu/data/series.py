@@ -6,7 +6,6 @@ tensors:  history (B, L, V) float32, targets (B, H, K) float32, both in units of
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, read_json, write_json, write_text
+from danlu.base.durable import fingerprint, read_json, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.sample_splits import NAMES
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.table_fit import date, number
 from danlu.data.table_read import ENDINGS, Intake, Rows, read
 
@@ -156,9 +155,7 @@ class Series(SampleSource):
         if len(places) < intake.n_in - sum(intake.reasons.values()):
             intake.reasons["after data.rows"] += intake.n_in - sum(intake.reasons.values()) - n
         write_json(folder / "preprocessing.json", {"names": names, "mean": mean.tolist(), "std": std.tolist()})
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         n_filled = int((~known).sum())
         warnings = (f"{n_filled:,} of {known.size:,} numbers were missing ({self.missing}).",) if n_filled else ()
         card = DataCard(

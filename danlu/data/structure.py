@@ -8,7 +8,6 @@ n_targets: residues with N, CA and C
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -21,12 +20,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import Batch, DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, write_json, write_text
+from danlu.base.durable import fingerprint, write_json
 from danlu.base.errors import UserError
 from danlu.base.settings import Chosen, Settings
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.sample_splits import NAMES, SAMPLE_SPLITS, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, assign
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.structure_chains import LETTERS, Chain, bare, chains_of, fasta, letters_to_types
 from danlu.data.structure_read import ENDINGS, Broken, lines_of, read_entry
 from danlu.data.table_read import Intake
@@ -158,7 +157,7 @@ class Structure(SampleSource):
             if part:
                 hashes.append(write_arrays(folder, side, arrays_of(part)))
                 cards[side] = SplitCard(n_samples=len(part), n_targets=sum(c.n_framed for c in part))
-        write_text(folder / "rejected.jsonl", "".join(json.dumps(r) + "\n" for r in intake.rejected))
+        write_rejected(folder, intake.rejected)
         copies, warnings = shared_sequences(chains, labels)
         read = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])

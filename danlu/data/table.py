@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, read_json, write_json, write_text
+from danlu.base.durable import fingerprint, read_json, write_json
 from danlu.base.errors import UserError, near_names
 from danlu.data import table_fit as fitting
 from danlu.data.arrays import read_arrays, write_arrays
@@ -34,7 +34,7 @@ from danlu.data.sample_splits import (
     TimeSplit,
     assign,
 )
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.table_clean import kept_rows, without_outliers
 from danlu.data.table_encode import Column, TableSplit, encode, features_of, numbers_of, whole_numbers
 from danlu.data.table_forest import fit_forest
@@ -266,9 +266,7 @@ class Table(SampleSource):
             cards[side] = SplitCard(n_samples=len(chosen), n_targets=len(chosen) * len(self.targets))
         if "train" not in cards:
             raise UserError("data.split", "must leave rows to train on", got="none")
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])
         )

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, read_json, write_json, write_text
+from danlu.base.durable import fingerprint, read_json, write_json
 from danlu.base.errors import UserError
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.sequences import PAD, SequenceSplit
 from danlu.data.table_read import Intake, decoded
 
@@ -182,8 +182,7 @@ class Tagged(SampleSource):
                 names = np.frombuffer("\n".join(s.place for s in chosen).encode(), np.uint8)
                 hashes.append(write_arrays(folder, side, {**arrays, "names": names}))
                 cards[side] = SplitCard(n_samples=len(chosen), n_targets=int((arrays["targets"] >= 0).sum()))
-        rejected = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        write_text(folder / "rejected.jsonl", rejected)
+        write_rejected(folder, intake.rejected)
         n_cut = sum(len(s.words) > self.context for s in found)
         warnings = (f"{n_cut:,} sentences are longer than data.context and are cut.",) if n_cut else ()
         station = StationCard(

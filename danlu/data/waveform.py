@@ -9,7 +9,6 @@ tensors:  levels (B, T) int64, targets (B, T) int64 with -1 for context and padd
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +19,13 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from danlu.base.contracts import DataCard, Progress, SplitCard, StationCard
-from danlu.base.durable import fingerprint, write_json, write_text
+from danlu.base.durable import fingerprint, write_json
 from danlu.base.errors import UserError
 from danlu.data import mulaw
 from danlu.data.arrays import read_arrays, write_arrays
 from danlu.data.audio_read import ENDINGS, Limits, decoded
 from danlu.data.sample_splits import NAMES, TEST, TRAIN, VALIDATION, GivenFiles, RandomSplit, SampleSplitSetting, assign
-from danlu.data.samples import SampleSource, source_files
+from danlu.data.samples import SampleSource, source_files, write_rejected
 from danlu.data.table_read import Intake
 from danlu.data.waveform_split import Cut, Wanted, WaveformSplit, wanted
 
@@ -190,9 +189,7 @@ class Waveform(SampleSource):
             hashes.append(write_arrays(folder, side, arrays))
             n_rows = len(Cut.of(np.diff(arrays["offsets"]), self.window).clip)
             cards[side] = SplitCard(n_samples=n_rows, n_targets=len(arrays["samples"]))
-        write_text(
-            folder / "rejected.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in intake.rejected)
-        )
+        write_rejected(folder, intake.rejected)
         unknown = (f"{n_unknown:,} clips are of a value that training does not hold.",) if n_unknown else ()
         station = StationCard(
             name="read", n_in=intake.n_in, n_dropped=dict(intake.reasons), examples=tuple(intake.rejected[:5])

@@ -20,7 +20,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
-from danlu.planning.timing import AT_LEAST_S, BETTER, N_TIMED, TimeSteps
+from danlu.planning.timing import AT_LEAST_S, N_TIMED, TimeSteps, time_dial
 from danlu.recipe import Recipe
 
 USABLE = 0.95
@@ -120,26 +120,11 @@ def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) ->
     often faster on one thread than on all, and on a busy machine most are."""
     train, deadline = draft.recipe.train, time.monotonic() + draft.recipe.plan.budget.amount
     best = time_steps(choices, N_TIMED, AT_LEAST_S)
-    dials: list[tuple[str, list[Any]]] = []
-    if train.threads == "auto" and choices.device == "cpu":
-        dials.append(("threads", [n for n in (choices.threads // 2, 1) if n >= 1 and n != choices.threads][:2]))
+    if train.threads == "auto" and choices.device == "cpu" and choices.threads > 1:
+        fewer = sorted({choices.threads // 2, 1}, reverse=True)
+        choices, best = time_dial(draft, choices, best, "threads", fewer, time_steps, deadline)
     if train.precision == "auto" and draft.machine.has_bf16:
-        dials.append(("precision", ["bf16"]))
-    for dial, options in dials:
-        rows: list[dict[str, Any]] = [{"name": str(getattr(choices, dial)), "seconds": median(best)}]
-        for option in dict.fromkeys(options):
-            if time.monotonic() > deadline:
-                draft.derive(f"train.{dial}", getattr(choices, dial), f"plan.budget ended before {option} was timed")
-                break
-            trial = choices.model_copy(update={dial: option})
-            other = time_steps(trial, N_TIMED, AT_LEAST_S)
-            rows.append({"name": str(option), "seconds": median(other)})
-            if median(other) < BETTER * median(best):
-                choices, best = trial, other
-        draft.timings[dial] = rows
-        if len(rows) > 1:
-            said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
-            draft.derive(f"train.{dial}", getattr(choices, dial), f"a step takes: {said}", "measured")
+        choices, best = time_dial(draft, choices, best, "precision", ["bf16"], time_steps, deadline)
     return choices, median(best)
 
 
