@@ -16,7 +16,9 @@ from danlu.base.errors import Interrupted
 from danlu.base.runfolder import RunFolder, read_json
 from danlu.build import set_machine
 from danlu.planning.choices import Choices
+from danlu.planning.trials import Outcome, Trial
 from danlu.recipe import Recipe
+from danlu.training import trial as trials
 from danlu.training.guards import Verdict
 from danlu.training.interrupt import Signals
 from danlu.training.loop import Loop, make_parts, open_loader
@@ -90,6 +92,11 @@ def train_step(
     parts.optimizer.zero_grad()
     clock.mark("optimizer")
     return total, norms, n_targets
+
+
+def run_trial(recipe: Recipe, run: RunFolder, trial: Trial) -> Outcome:
+    """A short run in memory for a measurement: the same train_step, nothing written."""
+    return trials.run(recipe, run, train_step, trial)
 
 
 def time_steps(recipe: Recipe, run: RunFolder, choices: Choices, n_steps: int, at_least_s: float = 0.0) -> list[float]:

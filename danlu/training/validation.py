@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,37 +13,69 @@ from danlu.base.runfolder import RunFolder
 from danlu.build import is_samples, open_text
 from danlu.data.samples import fixed_seeds, in_batches
 from danlu.planning.choices import Choices
+from danlu.planning.trials import N_BLOCKS
 from danlu.recipe import Recipe
-from danlu.tasks.language_scores import validation_sums
+from danlu.tasks.language_scores import Sums, validation_sums
 
 TOKENS_PER_BATCH = 16_384
 """Tokens that go through the model together while scoring."""
 SAMPLES_PER_BATCH = 256
 """The same for samples by number."""
-Look = Callable[[nn.Module], dict[str, float]]
-"""A model's scores: {"loss": units per target, and the task's own}."""
+
+
+class Look(Protocol):
+    """Scores a model on the validation split."""
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """{"loss": units per target, and the task's own}; {} when there is no split to look at."""
+
+    def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
+        """(loss sum, targets) of each of about N_BLOCKS fixed pieces."""
+
+
+class Blind:
+    """No validation split."""
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
+        """Nothing."""
+        return []
 
 
 def open_validation(recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> Look:
     """For a run's validation split; without one there is nothing to look at."""
     if "validation" not in card.splits:
-        return lambda model: {}
+        return Blind()
     if is_samples(recipe):
         return SampleLook(recipe, run, card, choices)
-    return text_look(recipe, run, card, choices) if card.splits["validation"].n_tokens > 1 else lambda model: {}
+    return TextLook(recipe, run, card, choices) if card.splits["validation"].n_tokens > 1 else Blind()
 
 
-def text_look(recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> Look:
-    """{"loss": nats per target, "bits_per_byte": ...}."""
-    text, device = open_text(recipe, run, card, "validation"), torch.device(choices.device)
-    batch = max(1, TOKENS_PER_BATCH // recipe.model.context)  # type: ignore[attr-defined]
-    n_targets, task = recipe.evaluate.during_tokens, recipe.task
+class TextLook:
+    """Evenly spaced windows: {"loss": nats per target, "bits_per_byte": ...}."""
 
-    def look(model: nn.Module) -> dict[str, float]:
-        sums, _ = validation_sums(model, task, text, batch, device, n_targets)
+    def __init__(self, recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> None:
+        self.text, self.device = open_text(recipe, run, card, "validation"), torch.device(choices.device)
+        self.batch = max(1, TOKENS_PER_BATCH // recipe.model.context)  # type: ignore[attr-defined]
+        self.n_targets, self.task = recipe.evaluate.during_tokens, recipe.task
+
+    def sums(self, model: nn.Module) -> Sums:
+        """By window."""
+        return validation_sums(model, self.task, self.text, self.batch, self.device, self.n_targets)[0]
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """All windows together."""
+        sums = self.sums(model)
         return {"loss": sums.loss, "bits_per_byte": sums.bits_per_byte}
 
-    return look
+    def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
+        """Windows in N_BLOCKS pieces, neighbours together."""
+        sums = self.sums(model)
+        pieces = np.array_split(np.arange(len(sums.nats)), min(N_BLOCKS, len(sums.nats)))
+        return [(float(sums.nats[p].sum()), int(sums.n_targets[p].sum())) for p in pieces]
 
 
 class SampleLook:
@@ -58,25 +89,35 @@ class SampleLook:
         self.rows = np.arange(n) if n <= most else np.arange(most) * n // most
         self.device = torch.device(choices.device)
 
-    @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": units per target, "<headline>": ...}."""
-        total, n_targets = 0.0, 0
         predictions: list[Any] = []
         truths: list[Any] = []
-        was_training = model.training
+        blocks = self.scored(model, SAMPLES_PER_BATCH, predictions, truths)
+        found = {"loss": sum(b[0] for b in blocks) / max(1, sum(b[1] for b in blocks))}
+        if predictions:
+            found[self.task.headline] = self.task.scorer(predictions, truths, self.card).values()[self.task.headline]
+        return found
+
+    def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
+        """Samples in about N_BLOCKS pieces."""
+        return self.scored(model, min(SAMPLES_PER_BATCH, -(-len(self.rows) // N_BLOCKS)))
+
+    @torch.no_grad()
+    def scored(
+        self, model: nn.Module, size: int, predictions: list[Any] | None = None, truths: list[Any] | None = None
+    ) -> list[tuple[float, int]]:
+        """(loss sum, targets) of each batch; predictions and truths are gathered where lists are given and predicting is
+        cheap."""
+        blocks, was_training = [], model.training
         model.eval()
         try:
-            for rows, batch in in_batches(self.split, SAMPLES_PER_BATCH, self.rows):
+            for rows, batch in in_batches(self.split, size, self.rows):
                 moved = self.task.change(batch, fixed_seeds(np.asarray(rows))).to(self.device)
-                total += float(self.task.loss_sum(model(moved), moved))
-                n_targets += moved.n_targets
-                if self.task.predicts_fast:
+                blocks.append((float(self.task.loss_sum(model(moved), moved)), moved.n_targets))
+                if predictions is not None and truths is not None and self.task.predicts_fast:
                     predictions += list(self.task.predict(model, moved, self.card))
                     truths += list(self.task.truths(moved, self.card))
         finally:
             model.train(was_training)
-        found = {"loss": total / max(1, n_targets)}
-        if predictions:
-            found[self.task.headline] = self.task.scorer(predictions, truths, self.card).values()[self.task.headline]
-        return found
+        return blocks
