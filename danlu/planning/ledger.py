@@ -46,7 +46,7 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """As one entry of plan.json; what is not known is left out."""
-        empty = {"low": None, "high": None, "if_wrong": "", "evidence": {}, "alternatives": ()}
+        empty: dict[str, Any] = {"low": None, "high": None, "if_wrong": "", "evidence": {}, "alternatives": ()}
         return {k: v for k, v in asdict(self).items() if k not in empty or v != empty[k]}
 
 

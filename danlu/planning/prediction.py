@@ -140,7 +140,8 @@ def predict(
         ends = [value * factor**z for z in (-Z80, Z80, -Z95, Z95)]
     else:
         ends = [value + z * (sd or 0.0) for z in (-Z80, Z80, -Z95, Z95)]
-    return Prediction(name, value, unit, *ends, why=why, origin=origin)
+    low80, high80, low95, high95 = ends
+    return Prediction(name, value, unit, low80, high80, low95, high95, why, origin)
 
 
 def unknown(name: str, unit: str, why: str, origin: str = "don't know") -> Prediction:

@@ -1,6 +1,5 @@
 """Past scorecards: appended by many at once and through crashes, and intervals that they set right."""
 
-import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 
