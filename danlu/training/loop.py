@@ -107,7 +107,7 @@ class Loop:
         watch = Watch(self.parts.model)
         watch.before()
         if self.choices.micro_batch < self.choices.batch:
-            self.meter = NoiseMeter(self.parts)
+            self.meter = NoiseMeter(self.parts, len(self.loader))
             self.parts.after_backward = self.meter.see
         return watch
 
