@@ -73,7 +73,7 @@ class StepTime:
         right = next(b for b in known if b >= batch)
         left = max(b for b in known if b < right)
         share = math.log(batch / left) / math.log(right / left)
-        return self.seconds[left] ** (1 - share) * self.seconds[right] ** share
+        return float(self.seconds[left] ** (1 - share) * self.seconds[right] ** share)
 
 
 def optimum(prior: Decision, scale: NoiseScale | None) -> Optimum:
