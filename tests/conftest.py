@@ -1,6 +1,8 @@
 """Fixtures for all rooms: a tiny run folder that is prepared and planned by hand."""
 
+import os
 import signal
+import tempfile
 
 import numpy as np
 import pytest
@@ -12,7 +14,16 @@ from danlu.recipe import Recipe
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: the tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ["DANLU_HOME"] = tempfile.mkdtemp(prefix="danlu-home-")  # no test adds to the user's own scorecards
 VOCAB, MODEL = 13, {"n_layers": 2, "width": 32, "n_heads": 2, "context": 16}
+
+
+@pytest.fixture(autouse=True)
+def own_history(monkeypatch, tmp_path_factory, request):
+    """Each test starts with no past scorecards, which would change the intervals of its plans."""
+    monkeypatch.setenv(
+        "DANLU_HOME", str(tmp_path_factory.getbasetemp() / "homes" / str(abs(hash(request.node.nodeid))))
+    )
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def play(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DANLU_")}
     first = os.pathsep.join([str(cwd / "bin"), str(Path(sys.executable).parent), kept.get("PATH", "")])
     env = kept | {"PATH": first, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
+    env["DANLU_HOME"] = str(cwd / "home")
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=400, env=env, check=False)
 
 

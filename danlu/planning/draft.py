@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from danlu.base.contracts import DataCard
+from danlu.base.durable import fingerprint
 from danlu.base.units import Length
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import priors
+from danlu.planning.choices import Choices
 from danlu.planning.hardware import Machine, Rate
-from danlu.planning.ledger import Decision
+from danlu.planning.ledger import Decision, Plan
+from danlu.planning.prediction import N_STEPS, STEP_S, TRAIN_S, VALIDATION_LOSS, Prediction, predict, unknown
 from danlu.planning.priors import Facts
 from danlu.recipe import Recipe
 
+TIME_FACTOR = 1.15
+"""One standard deviation of a step time from a few timed steps, a guess that scorecards correct."""
 EXPECTED_SHARE = 0.5
 """Share of the matmul limit that an untimed step is taken to reach."""
 
@@ -30,6 +37,9 @@ class Draft:
     """Measured rate of matrix products."""
     decisions: list[Decision] = field(default_factory=list)
     timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    predictions: list[Prediction] = field(default_factory=list)
+    began: float = field(default_factory=time.perf_counter)
+    """When planning began, on the clock that only differences are taken of."""
 
     def decide(self, decision: Decision) -> Any:
         """Note a decision; its value."""
@@ -39,6 +49,26 @@ class Draft:
     def derive(self, name: str, value: Any, why: str, origin: str = "derived") -> Any:
         """Note a value that follows from others by arithmetic, from a timing, or from what the machine is."""
         return self.decide(Decision(name, value, origin, f"{why}.", source="", valid="", in_range=True))
+
+    def expect_time(self, choices: Choices, step_s: float) -> None:
+        """What follows from a few timed steps, and what does not."""
+        told = f"{choices.n_steps} steps of {1e3 * step_s:.3g} ms each, as timed; looks and checkpoints are not counted"
+        early = self.recipe.train.patience != "none" or self.recipe.train.target != "none"
+        whole = unknown(N_STEPS, "steps", "it may stop early") if early else None
+        self.predictions += [
+            predict(STEP_S, step_s, "s", "median of a few timed steps", "timing", factor=TIME_FACTOR),
+            predict(TRAIN_S, choices.n_steps * step_s, "s", told, "timing", factor=TIME_FACTOR),
+            whole or predict(N_STEPS, choices.n_steps, "steps", "train.length in steps", "counted", sd=0.0),
+            unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
+        ]
+
+    def plan(self, choices: Choices, facts: Mapping[str, float]) -> Plan:
+        """What plan.json is to hold."""
+        body = choices.model_dump(mode="json")
+        return Plan(
+            self.decisions, self.predictions, body, self.machine, self.timings, facts,
+            planning_s=time.perf_counter() - self.began, fingerprint=fingerprint(body),
+        )  # fmt: skip
 
     @property
     def context(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
-from danlu.base.runfolder import RunFolder, fingerprint, read_json
+from danlu.base.runfolder import RunFolder, read_json
 from danlu.base.units import Length
 from danlu.build import is_samples
 from danlu.models.decoder_settings import DecoderShape
@@ -18,6 +18,7 @@ from danlu.planning import hardware, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.ledger import write_plan
+from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
 from danlu.planning.timing import TimeSteps, first_choices, memory_of, time_choices
 from danlu.recipe import Recipe
@@ -31,6 +32,8 @@ N_LOOKS, LOOKS_SHARE = 20, 0.1
 FORWARD_SHARE = 1 / 3
 """A forward pass of a whole step: 2 of 6 FLOPs a parameter."""
 N_SIGNALS, SIGNALS_MIN = 50, 10
+MEMORY_FACTOR = 1.5
+"""One standard deviation of counted memory, a guess that scorecards correct: the count leaves out the program itself."""
 
 
 def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSteps) -> Choices:
@@ -50,9 +53,8 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSte
     progress("length and rates", 3, 4)
     choices = settle_length(draft, choices, step_s)
     choices = settle_rates(draft, shape, choices)
-    body = choices.model_dump(mode="json")
-    predicted = predictions(draft, shape, choices, step_s)
-    write_plan(run, draft.decisions, draft.timings, predicted, body, machine, fingerprint(body))
+    expect(draft, shape, choices, step_s)
+    write_plan(run, draft.plan(choices, facts(draft, shape, choices, step_s)))
     progress("written", 4, 4)
     return choices
 
@@ -145,18 +147,23 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices
     return choices.model_copy(update={"optimizer": resolved})
 
 
-def predictions(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float) -> dict[str, Any]:
-    """What the run is expected to take; the report holds it against what it took."""
+def expect(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float) -> None:
+    """What the run is expected to take and to reach; it is held against that afterwards."""
+    draft.expect_time(choices, step_s)
+    why = "weights, gradients, optimizer state and activations of one micro-batch, counted"
+    peak = memory_of(draft, shape, choices)
+    draft.predictions.append(predict(PEAK_BYTES, peak, "bytes", why, "counted", factor=MEMORY_FACTOR))
+
+
+def facts(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float) -> dict[str, float]:
+    """Counts of the run, and how near its speed comes to the machine's limit."""
     flops = shape.flops_per_token() * choices.batch * draft.context
     return {
-        "train_s": round(choices.n_steps * step_s, 2),
-        "step_s": step_s,
-        "tokens_per_s": round(choices.batch * draft.context / step_s, 1),
-        "peak_bytes": memory_of(draft, shape, choices),
         "n_parameters": shape.n_parameters,
         "n_hidden_parameters": shape.n_hidden_parameters,
+        "n_tokens": choices.n_steps * choices.batch * draft.context,
         "flops_per_token": shape.flops_per_token(),
+        "tokens_per_s": round(choices.batch * draft.context / step_s, 1),
         "matmul_gflops": round(draft.limit.gflops, 1),
         "matmul_share": round(flops / step_s / 1e9 / draft.limit.gflops, 4),
-        "n_tokens": choices.n_steps * choices.batch * draft.context,
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
-from danlu.base.runfolder import RunFolder, fingerprint
+from danlu.base.runfolder import RunFolder
 from danlu.base.units import Length
 from danlu.build import network
 from danlu.planning import hardware, sample_laws
@@ -20,6 +20,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
+from danlu.planning.prediction import PEAK_BYTES, unknown
 from danlu.planning.timing import AT_LEAST_S, N_TIMED, TimeSteps, time_dial
 from danlu.recipe import Recipe
 
@@ -75,17 +76,16 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     choices, step_s = time_choices(draft, choices, time_steps)
     progress("length and rates", 3, 4)
     choices = settle_rates(draft, settle_length(draft, choices, step_s))
-    body = choices.model_dump(mode="json")
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)
-    predicted = {
-        "train_s": round(choices.n_steps * step_s, 2),
-        "step_s": step_s,
-        "samples_per_s": round(choices.batch / step_s, 1),
+    draft.expect_time(choices, step_s)
+    draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
+    facts = {
         "n_parameters": n_parameters,
-        "weights_bytes": 4 * n_parameters * (2 + slots),
         "n_samples": choices.n_steps * choices.batch,
+        "samples_per_s": round(choices.batch / step_s, 1),
+        "weights_bytes": 4 * n_parameters * (2 + slots),
     }
-    write_plan(run, draft.decisions, draft.timings, predicted, body, machine, fingerprint(body))
+    write_plan(run, draft.plan(choices, facts))
     progress("written", 4, 4)
     return choices
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from danlu.base.contracts import DataCard, Metric, Scores
 from danlu.base.errors import UserError
@@ -45,6 +45,24 @@ class Decision(Reading):
     in_range: bool = True
     low: float | None = None
     high: float | None = None
+    if_wrong: str = ""
+    evidence: dict[str, Any] = {}
+    alternatives: tuple[dict[str, Any], ...] = ()
+
+
+class Predicted(Reading):
+    """One prediction of the plan."""
+
+    name: str
+    value: float | None = None
+    unit: str = ""
+    low80: float | None = None
+    high80: float | None = None
+    low95: float | None = None
+    high95: float | None = None
+    why: str = ""
+    origin: str = ""
+    calibration: dict[str, float] = {}
 
 
 class Timing(Reading):
@@ -59,8 +77,22 @@ class PlanRecord(Reading):
 
     decisions: tuple[Decision, ...] = ()
     timings: dict[str, tuple[Timing, ...]] = {}
-    predictions: dict[str, float | None] = {}
+    predictions: tuple[Predicted, ...] = ()
+    facts: dict[str, float | None] = {}
+    cost: dict[str, float] = {}
     fingerprint: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_older_version(cls, found: Any) -> Any:
+        """Plans used to hold facts and predictions as one table of numbers, without intervals."""
+        if isinstance(found, dict) and isinstance(found.get("predictions"), dict):
+            return found | {"predictions": (), "facts": found["predictions"]}
+        return found
+
+    def number(self, name: str) -> float | None:
+        """A prediction's value or a fact, by name; None where neither is known."""
+        return next((p.value for p in self.predictions if p.name == name), self.facts.get(name))
 
 
 @dataclass(frozen=True)
@@ -95,7 +127,7 @@ class Evidence:
     @cached_property
     def n_parameters(self) -> float | None:
         """Parameters of the model, from the plan."""
-        return self.plan.predictions.get("n_parameters") if self.plan else None
+        return self.plan.number("n_parameters") if self.plan else None
 
     @cached_property
     def headline(self) -> tuple[str, Metric] | None:

@@ -137,7 +137,7 @@ def decisions(evidence: Evidence) -> Html | None:
             ("peak_bytes", "memory at its peak", size),
             ("flops_per_token", "operations a token", short_count),
         )
-        if (value := plan.predictions.get(key)) is not None
+        if (value := plan.number(key)) is not None
     ]
     return join(
         tag("div", *cards, class_="decisions") if cards else None,

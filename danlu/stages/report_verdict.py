@@ -139,7 +139,7 @@ def of_time(evidence: Evidence) -> Iterator[Finding]:
         else:
             text = f"{percent(busy)} of the time went into forward, backward and update; {percent(waited)} into data."
             yield Finding("good" if busy > BUSY else "plain", text)
-    predicted = evidence.plan.predictions.get("train_s") if evidence.plan else None
+    predicted = evidence.plan.number("train_s") if evidence.plan else None
     took = evidence.training.columns["elapsed_s"][-1]
     if predicted and math.isfinite(took) and took > 0 and evidence.scores:
         off = took / predicted - 1

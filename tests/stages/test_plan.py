@@ -39,7 +39,11 @@ def test_everything_is_answered_with_a_reason_and_written(tiny_run):
     )
     assert len(names) == len(set(names))
     assert all(d["why"] and d["origin"] for d in written["decisions"])
-    assert written["predictions"]["train_s"] == pytest.approx(0.4)
+    predicted = {p["name"]: p for p in written["predictions"]}
+    assert predicted["train_s"]["value"] == pytest.approx(0.4)
+    assert predicted["n_steps"]["low80"] == predicted["n_steps"]["high95"] == 40
+    assert "value" not in predicted["validation_loss"]
+    assert written["cost"]["planning_s"] > 0
     assert written["machine"]["threads"] >= 1
     assert len([r.loss for r in train_steps(recipe, run)]) == 40
 
