@@ -236,7 +236,9 @@ class Contest:
         n_most = len(self.default.outcomes) + self.pairs_left()
         for standing in self.open:
             standing.level = levels[standing.arm.name]
-            standing.found = verdict(compared(self.default, standing, self.yardstick), self.differences(standing), n_most)
+            standing.found = verdict(
+                compared(self.default, standing, self.yardstick), self.differences(standing), n_most
+            )
 
     def refuse_default(self, why: str) -> None:
         """Nothing can be compared with a training that diverges."""

@@ -84,7 +84,7 @@ def sentence(contest: Contest, standing: Standing, numbers: Comparison, base: fl
     metric, default = contest.yardstick.name, contest.default.arm.name
     up = "higher" if (numbers.mean > 0) == contest.yardstick.higher_is_better else "lower"
     ends = sorted((abs(numbers.mean) - numbers.half, abs(numbers.mean) + numbers.half))
-    interval = f"{ends[0] / base:.2%} to {ends[1] / base:.2%} at {1 - numbers.level:.3g}, {numbers.n} pairs"
+    interval = f"{ends[0] / base:.2%} to {ends[1] / base:.2%} at {100 - 100 * numbers.level:.3g}%, {numbers.n} pairs"
     effect = f"its {metric} is {abs(numbers.mean) / base:.2%} {up} than that of {default} ({interval})"
     missed = f"an effect of {numbers.smallest / base:.2%} would have been found with {paired.POWER:.0%} chance"
     if numbers.smallest == float("inf"):

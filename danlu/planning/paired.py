@@ -6,6 +6,8 @@ against none. Under normal d_i with no effect its whole path is free of the unkn
 value over FIRST..HORIZON pairs is simulated once and gives the threshold: one may look after every pair, stop whenever,
 and come back with more budget, and a null pair is called a winner in at most `level` of all cases.
 
+Two arms that are the same in distribution give differences symmetric about 0, for which t is no wider than the normal's.
+
 The unit of replication is the seed: the 32 blocks of one look share one training, so they say how uncertain the
 validation split is, never how another training would have come out. Both count in an interval (`evaluation_se`).
 """
@@ -26,8 +28,8 @@ FIRST, HORIZON = 3, 32
 """Pairs before the first decision, and the most that one comparison may have."""
 SPREAD = 4.0
 """Prior variance of mean/sd: short runs resolve effects of one to four sd."""
-N_NULL, N_PATHS = 100_000, 8_000
-"""Simulated comparisons behind the threshold, and behind each statement of power."""
+N_NULL, N_PATHS, N_FUTURES = 100_000, 8_000, 2_000
+"""Simulated comparisons behind the threshold, behind each statement of power, and behind each look ahead."""
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +41,9 @@ def log_evidence(n: int, t2: Floats | float) -> Floats:
     return np.asarray(-0.5 * math.log(r) + n / 2 * (np.log1p(x) - np.log1p(x / r)), dtype=np.float64)
 
 
-def highest(differences: Floats, n_before: int = 0, mean: Floats | float = 0.0, squares: Floats | float = 0.0) -> Floats:
+def highest(
+    differences: Floats, n_before: int = 0, mean: Floats | float = 0.0, squares: Floats | float = 0.0
+) -> Floats:
     """(paths,) highest log evidence along each row of (paths, pairs); -inf before FIRST pairs. Paths may go on from
     n_before pairs with that mean and sum of squared deviations (Welford 1962)."""
     n, best = n_before, np.full(len(differences), -np.inf)
@@ -60,6 +64,7 @@ def null_highest() -> Floats:
     return np.sort(highest(np.random.default_rng(0).standard_normal((N_NULL, HORIZON))))
 
 
+@cache
 def threshold(level: float = LEVEL) -> float:
     """Log evidence that null comparisons ever reach with probability `level`."""
     return float(np.quantile(null_highest(), 1 - level))
@@ -92,6 +97,7 @@ def standard_paths() -> Floats:
     return np.random.default_rng(1).standard_normal((N_PATHS, HORIZON))
 
 
+@cache
 def smallest_effect(n: int, level: float = LEVEL, power: float = POWER) -> float:
     """The effect, in sd of a difference, that n pairs find with probability `power`; infinite below FIRST pairs."""
     low, high = 0.0, 64.0
@@ -116,9 +122,9 @@ def still_to_come(differences: Sequence[float], n_most: int, level: float = LEVE
     if n_most <= n:
         return 0.0
     rng = np.random.default_rng(2)
-    sds = sd * np.sqrt((n - 1) / rng.chisquare(n - 1, N_PATHS))
-    means = mean + sds * rng.standard_normal(N_PATHS) / math.sqrt(n)
-    future = means[:, None] + sds[:, None] * standard_paths()[:, : n_most - n]
+    sds = sd * np.sqrt((n - 1) / rng.chisquare(n - 1, N_FUTURES))
+    means = mean + sds * rng.standard_normal(N_FUTURES) / math.sqrt(n)
+    future = means[:, None] + sds[:, None] * standard_paths()[:N_FUTURES, : n_most - n]
     return float(np.mean(highest(future, n, mean, (n - 1) * sd**2) >= threshold(level)))
 
 
