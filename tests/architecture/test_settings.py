@@ -13,7 +13,7 @@ from danlu.shelves import plain_sections
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "check", "evaluate", "generate", "init", "list", "plan", "predict", "prepare", "report", "resume", "run", "schema", "train",
-    "verify",
+    "tune", "verify",
 ]  # fmt: skip
 """A change here is a change of the product: say so in CHANGELOG.md."""
 
