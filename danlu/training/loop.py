@@ -29,7 +29,7 @@ from danlu.training.signals import Watch, trouble
 from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
 from danlu.training.update import Clock, Parts
-from danlu.training.usage import Meter
+from danlu.training.usage import Usage
 from danlu.training.validation import open_validation
 
 
@@ -41,7 +41,7 @@ class Loop:
         self.choices, self.card = Choices.read(run), DataCard(**read_json(run.data / "card.json"))
         self.fingerprints = {"data": self.card.fingerprint, "plan": fingerprint(self.choices.model_dump(mode="json"))}
         self.device = set_machine(self.choices, recipe.train.deterministic)
-        self.meter = Meter(run, self.device)
+        self.usage = Usage(run, self.device)
         self.parts = make_parts(recipe, self.card, self.choices)
         self.average = Average(self.parts.model, self.choices.ema) if self.choices.ema else None
         self.state = State(Guard(recipe.train.on_nonfinite, recipe.train.on_spike), Stopper.of(recipe.train))
@@ -63,7 +63,7 @@ class Loop:
                 self.average = Average(self.parts.model, self.choices.ema)
         if not self.state.position.step or run.committed(run.plan) is None:
             run.commit(run.plan, self.state.position.step)
-        self.meter.start(self.state.position)
+        self.usage.start(self.state.position)
         self.started = self.saved_at = time.perf_counter()
         self.elapsed_before = self.state.position.elapsed_s
 
@@ -75,7 +75,7 @@ class Loop:
         self.writer.close()
         self.metrics.close()
         self.samples.close()
-        self.meter.close(self.state.position, self.elapsed_s() - self.state.position.elapsed_s)
+        self.usage.close(self.state.position, self.elapsed_s() - self.state.position.elapsed_s)
 
     def elapsed_s(self) -> float:
         """Training seconds until now, over all processes."""
@@ -218,7 +218,7 @@ class Loop:
     def save(self, is_best: bool = False) -> None:
         """Hand the state over to the writer, which works beside training."""
         began = time.perf_counter()
-        self.meter.note(self.state.position)
+        self.usage.note(self.state.position)
         taken = snapshot(self.parts.model, self.parts.optimizer, self.average, self.state, self.fingerprints)
         self.writer.save(taken, is_best)
         self.saved_at = time.perf_counter()

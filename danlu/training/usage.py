@@ -17,7 +17,7 @@ from danlu.base.runfolder import RunFolder, write_json
 from danlu.training.state import Position
 
 
-class Meter:
+class Usage:
     """Counts one process's part of a training."""
 
     def __init__(self, run: RunFolder, device: torch.device) -> None:
