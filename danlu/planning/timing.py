@@ -45,7 +45,7 @@ def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
         device=machine.device, threads=machine.threads, precision=precision, attention=attention,
         operations="native" if has_native else "plain", compile=recipe.train.compile is True, batch=batch,
         micro_batch=batch if micro_batch == "auto" else min(micro_batch, batch), n_steps=1, model=chosen,
-        optimizer={"lr": 1e-4, "weight_decay": 0.0}, evaluate_every=None, signals_every=None, save_every_steps=None,
+        optimizer=draft.placeholders, evaluate_every=None, signals_every=None, save_every_steps=None,
         save_every_s=None, ema=None if recipe.train.ema == "none" else recipe.train.ema,
     )  # fmt: skip
     if recipe.train.batch == "auto" and draft.length.unit != "seconds":

@@ -141,6 +141,7 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices
     if hasattr(settings, "weight_decay"):
         decay = settings.weight_decay
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))
+    resolved |= draft.beta2(choices, shape.n_hidden_parameters)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit

@@ -109,7 +109,7 @@ def first_choices(draft: SampleDraft) -> Choices:
     return Choices(
         device=machine.device, threads=machine.threads, attention="fused", operations="plain",
         precision="fp32" if train.precision == "auto" else train.precision, compile=train.compile is True,
-        batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer={"lr": 1e-4, "weight_decay": 0.0},
+        batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer=draft.placeholders,
         evaluate_every=None, signals_every=None, save_every_steps=None, save_every_s=None,
         ema=None if train.ema == "none" else train.ema,
     )  # fmt: skip
@@ -172,6 +172,7 @@ def settle_rates(draft: SampleDraft, choices: Choices) -> Choices:
     if hasattr(settings, "weight_decay"):
         decay = settings.weight_decay
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(sample_laws.weight_decay(kind))
+    resolved |= draft.beta2(choices)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     draft.recipe.schedule.lr_at(0, choices.n_steps, lr)  # type: ignore[attr-defined]  # refuses what does not fit

@@ -120,3 +120,13 @@ def test_a_size_of_auto_follows_budget_and_data(tiny_run):
     _, _, choices, written, _ = planned(tiny_run, model={"context": 16})
     assert any(d["name"] == "model.size" for d in written["decisions"])
     assert choices.model["width"] >= 8
+
+
+def test_a_beta2_of_auto_is_answered_and_one_that_is_given_is_not_touched(tiny_run):
+    train = {"length": "60 steps", "batch": 16}
+    recipe, run, choices, _, asked = planned(tiny_run, optimizer={"kind": "adamw", "beta2": "auto"}, train=train)
+    assert choices.optimizer["beta2"] == pytest.approx(0.9)  # 2^(-30 / 60) is below its range
+    assert asked[0].optimizer["beta2"] == 0.95
+    assert len(list(train_steps(recipe, run))) == 60
+    *_, choices, _, _ = planned(tiny_run, train=train)
+    assert "beta2" not in choices.optimizer
