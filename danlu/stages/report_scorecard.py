@@ -16,6 +16,8 @@ WORDS = {
     "n_steps": "updates",
 }
 """What the usual predictions are called."""
+HEADS = ("predicted", "80% interval", "and 95%", "came to", "error", "in 80%", "in 95%")
+"""Columns after the name; the third is drawn, with the outcome; the last four once there is one."""
 STRIP = 150.0
 """Width of the drawing of an interval."""
 
@@ -25,16 +27,14 @@ def scorecard(evidence: Evidence) -> Html | None:
     rows = evidence.predicted
     if not rows:
         return None
-    is_scored = evidence.scorecard is not None
-    heads = ["what", "predicted", "80% interval", "with the outcome" if is_scored else "and 95%"]
-    heads += ["came to", "error", "in 80%", "in 95%"] if is_scored else []
-    head = tag("tr", *(tag("th", words, scope="col") for words in heads))
-    body = [line(row, is_scored, several=len({r.made for r in rows}) > 1) for row in rows]
+    heads = HEADS if evidence.scorecard else HEADS[:3]
+    head = tag("tr", *(tag("th", words, scope="col") for words in ("what", *heads)))
+    body = [line(row, heads, several=len({r.made for r in rows}) > 1) for row in rows]
     table = tag("table", tag("thead", head), tag("tbody", *body), class_="scorecard")
     notes = [tag("li", note) for note in (evidence.scorecard.notes if evidence.scorecard else ())]
     lead = tag("p", told(evidence), class_="note")
     warned = tag("ul", *notes, class_="warned") if notes else None
-    return join(lead, warned, tag("div", table, class_="scroll"))
+    return join(lead, warned, table)
 
 
 def told(evidence: Evidence) -> str:
@@ -52,22 +52,21 @@ def told(evidence: Evidence) -> str:
     )
 
 
-def line(row: ScoredRow, is_scored: bool, several: bool) -> Html:
-    """One prediction."""
+def line(row: ScoredRow, heads: tuple[str, ...], several: bool) -> Html:
+    """One prediction; on a narrow screen each cell carries its column's name."""
     when = f"{row.made}: " if several else ""
     name = tag("th", WORDS.get(row.name, row.name.replace("_", " ")), tag("small", f"{when}{row.why}"), scope="row")
-    if row.value is None:
-        cells = [tag("td", tag("em", "don't know")), tag("td", ""), tag("td", "")]
-    else:
-        cells = [
-            tag("td", tag("b", shown(row.value, row.unit, row.value))),
-            tag("td", interval(row)),
-            tag("td", strip(row)),
-        ]
-    if is_scored:
-        came = shown(row.outcome, row.unit, row.value or row.outcome) if row.outcome is not None else "not measured"
-        cells += [tag("td", came), tag("td", error(row)), verdict(row.inside80), verdict(row.inside95)]
-    return tag("tr", name, *cells)
+    like = row.value if row.value is not None else row.outcome
+    cells = [
+        tag("b", shown(row.value, row.unit, row.value)) if row.value is not None else tag("em", "don't know"),
+        interval(row),
+        strip(row),
+        shown(row.outcome, row.unit, like or 0.0) if row.outcome is not None else "not measured",
+        error(row),
+        verdict(row.inside80),
+        verdict(row.inside95),
+    ]
+    return tag("tr", name, *(tag("td", cell, data_head=of) for of, cell in zip(heads, cells, strict=False)))
 
 
 def interval(row: ScoredRow) -> str:
@@ -95,9 +94,9 @@ def error(row: ScoredRow) -> str:
     return f"{row.error:+.1%}" if row.is_relative else f"{row.error:+.3g}"
 
 
-def verdict(inside: bool | None) -> Html:
+def verdict(inside: bool | None) -> Html | None:
     """Yes or no, by a word as well as by colour."""
-    return tag("td", "" if inside is None else "yes" if inside else "no", class_="no" if inside is False else None)
+    return None if inside is None else Html("yes") if inside else tag("strong", "no")
 
 
 def strip(row: ScoredRow) -> Html | None:
