@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -13,9 +12,8 @@ from danlu.planning import priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.memory import training_memory
+from danlu.planning.trials import TimeSteps
 
-TimeSteps = Callable[[Choices, int, float], list[float]]
-"""(choices, at least this many steps, at least this many seconds) -> seconds of each: stages/train.time_steps."""
 PROVISIONAL_BATCH = 16
 """Samples of a step that is timed before the batch is known."""
 N_TIMED, AT_LEAST_S = 3, 0.15

@@ -21,7 +21,8 @@ from danlu.planning.draft import Draft
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
-from danlu.planning.timing import AT_LEAST_S, N_TIMED, TimeSteps, time_dial
+from danlu.planning.timing import AT_LEAST_S, N_TIMED, time_dial
+from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
 
 USABLE = 0.95
@@ -63,7 +64,7 @@ class SampleDraft(Draft):
         return given
 
 
-def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, time_steps: TimeSteps) -> Choices:
+def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, lab: Lab) -> Choices:
     """Resolve, time, write plan.json."""
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
@@ -73,7 +74,7 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
     choices = first_choices(draft)
     progress("timing", 1, 4)
-    choices, step_s = time_choices(draft, choices, time_steps)
+    choices, step_s = time_choices(draft, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_rates(draft, settle_length(draft, choices, step_s))
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)

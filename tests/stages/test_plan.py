@@ -6,6 +6,7 @@ import pytest
 
 from danlu.base.errors import UserError
 from danlu.planning.choices import Choices
+from danlu.planning.trials import Lab
 from danlu.stages.plan import plan
 from danlu.stages.train import train_steps
 
@@ -21,12 +22,16 @@ def stopwatch(seconds_of):
     return time_steps, asked
 
 
+def no_trial(trial):
+    raise AssertionError("no short run was to be made")
+
+
 def planned(tiny_run, seconds_of=lambda c: 0.01, **sections):
     sections = {"train": {"length": "40 steps"}} | sections
     recipe, run = tiny_run(**sections)
     run.plan.unlink()
     time_steps, asked = stopwatch(seconds_of)
-    choices = plan(recipe, run, lambda *_: None, time_steps)
+    choices = plan(recipe, run, lambda *_: None, Lab(time_steps, no_trial))
     return recipe, run, choices, json.loads(run.plan.read_text()), asked
 
 
