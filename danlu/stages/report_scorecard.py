@@ -55,7 +55,7 @@ def told(evidence: Evidence) -> str:
 def line(row: ScoredRow, heads: tuple[str, ...], several: bool) -> Html:
     """One prediction; on a narrow screen each cell carries its column's name."""
     when = f"{row.made}: " if several else ""
-    name = tag("th", WORDS.get(row.name, row.name.replace("_", " ")), tag("small", f"{when}{row.why}"), scope="row")
+    name = tag("th", named(row.name), tag("small", f"{when}{row.why}"), scope="row")
     like = row.value if row.value is not None else row.outcome
     cells = [
         tag("b", shown(row.value, row.unit, row.value)) if row.value is not None else tag("em", "don't know"),
@@ -67,6 +67,11 @@ def line(row: ScoredRow, heads: tuple[str, ...], several: bool) -> Html:
         verdict(row.inside95),
     ]
     return tag("tr", name, *(tag("td", cell, data_head=of) for of, cell in zip(heads, cells, strict=False)))
+
+
+def named(name: str) -> str:
+    """What a prediction is called on the page."""
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def interval(row: ScoredRow) -> str:
@@ -88,9 +93,11 @@ def shown(value: float, unit: str, like: float) -> str:
 
 
 def error(row: ScoredRow) -> str:
-    """+3.2% of the predicted value, or a difference where there is no share."""
+    """+3.2% of the predicted value, "107 times", or a difference where there is no share."""
     if row.error is None:
         return ""
+    if row.is_relative and row.error > 1:
+        return f"{1 + row.error:.3g} times"
     return f"{row.error:+.1%}" if row.is_relative else f"{row.error:+.3g}"
 
 
@@ -134,7 +141,7 @@ def misses(evidence: Evidence) -> Iterator[tuple[str, str]]:
         return
     for row in card.scores:
         if row.inside95 is False and row.value is not None and row.outcome is not None:
-            name = WORDS.get(row.name, row.name.replace("_", " "))
+            name = named(row.name)
             came, said = (shown(v, row.unit, row.value) for v in (row.outcome, row.value))
             yield "warn", f"{name[0].upper()}{name[1:]} came to {came}, beyond the 95% interval around {said}."
     for note in card.notes:

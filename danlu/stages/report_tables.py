@@ -128,13 +128,20 @@ def decisions(evidence: Evidence) -> Html | None:
     plan = evidence.plan
     if plan is None or not (plan.decisions or plan.timings):
         return None
-    cards = [decision(d) for d in plan.decisions]
+    computed = [d for d in plan.decisions if d.origin == "derived" and d.low is None and not d.evidence]
+    cards = [decision(d) for d in plan.decisions if d not in computed]
+    rows = [
+        tag("tr", tag("th", tag("code", d.name), scope="row"), tag("td", tag("b", number(d.value))), tag("td", d.why))
+        for d in computed
+    ]
+    rest = join(tag("h3", "Followed from these by arithmetic"), tag("table", tag("tbody", *rows), class_="computed"))
     timed = [timing(name, group) for name, group in plan.timings.items() if group]
     timings = join(tag("h3", "Timed on this machine, the fastest marked"), tag("div", *timed, class_="small-charts"))
     return join(
         spent(plan),
         tag("div", *cards, class_="decisions") if cards else None,
         timings if timed else None,
+        rest if rows else None,
         foreseen(evidence),
     )
 
