@@ -1,0 +1,150 @@
+"""Forks of a run: its rate is taken down to 0 over a few steps, the validation split is looked at, and all is put back.
+
+Where the run would end if it ended now is thus measured on the run itself. Weights, optimizer state and their average
+are afterwards bit for bit what they were; order and dropout are functions of the step, so nothing else has changed.
+Kept in train/forks.json: [{"step", "n_cool", "loss", "sd", "seconds"}].
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+
+from danlu.base.contracts import Batch
+from danlu.base.runfolder import RunFolder, read_json, write_json
+from danlu.planning.choices import Choices
+from danlu.planning.length import ForkSeen
+from danlu.training.guards import Verdict
+from danlu.training.state import Average, kept
+from danlu.training.update import Clock, Parts
+from danlu.training.validation import Look
+
+TrainStep = Callable[
+    [Parts, Sequence[Batch], float, Callable[[float, float], Verdict], Clock], tuple[float, dict[str, float], int]
+]
+"""One update: stages/train.train_step."""
+
+
+@dataclass
+class Forked:
+    """What a fork works on: the run's own parts, its batches by step, and its look at the validation split."""
+
+    parts: Parts
+    average: Average | None
+    batches: Callable[[int], Sequence[Batch]]
+    look: Look
+    train_step: TrainStep
+    stopped: Callable[[], bool] = lambda: False
+    """Whether a signal came: the fork is dropped then, and made again by the next process."""
+
+    def cooled(self, step: int, rates: Sequence[float]) -> ForkSeen | None:
+        """The loss after one update at each of the rates from `step` on (None where one was not finite)."""
+        began = time.perf_counter()
+        failed = False
+
+        def judge(loss: float, grad_norm: float) -> Verdict:
+            nonlocal failed
+            failed = not (math.isfinite(loss) and math.isfinite(grad_norm))
+            return "skip" if failed else "update"
+
+        with put_back(self.parts, self.average):
+            for at, rate in enumerate(rates, step):
+                if self.stopped():
+                    return None
+                self.train_step(self.parts, self.batches(at), rate, judge, Clock())
+                if failed:
+                    return ForkSeen(step, len(rates), None, 0.0, time.perf_counter() - began)
+                if self.average is not None:
+                    self.average.update(at + 1)
+            loss, sd = looked(self.look, self.parts, self.average)
+        return ForkSeen(step, len(rates), loss, sd, time.perf_counter() - began)
+
+
+def looked(look: Look, parts: Parts, average: Average | None) -> tuple[float, float]:
+    """(loss on what the run's own looks see, its standard error over the split's pieces), with the average where there
+    is one."""
+    if average is not None:
+        average.swap()
+    blocks = look.blocks(parts.model)
+    if average is not None:
+        average.swap()
+    n_targets = sum(n for _, n in blocks)
+    loss = sum(total for total, _ in blocks) / max(1, n_targets)
+    spread = sum((total - loss * n) ** 2 for total, n in blocks)
+    return loss, math.sqrt(spread * len(blocks) / max(1, len(blocks) - 1)) / max(1, n_targets)
+
+
+@contextmanager
+def put_back(parts: Parts, average: Average | None) -> Iterator[None]:
+    """What training changes inside is undone at the end, bit for bit. The copies lie in host memory."""
+    model = {name: t.to("cpu", copy=True) for name, t in kept(parts.model).items()}
+    optimizer = {name: t.detach().to("cpu", copy=True) for name, t in parts.optimizer.tensors().items()}
+    averages = [t.to("cpu", copy=True) for t in average.values] if average is not None else []
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in kept(parts.model).items():
+                tensor.copy_(model[name])
+            parts.optimizer.load(optimizer)
+            for value, old in zip(average.values if average is not None else [], averages, strict=True):
+                value.copy_(old)
+        parts.optimizer.zero_grad()
+
+
+class ForkLog:
+    """train/forks.json: which forks are planned, which are done."""
+
+    def __init__(self, run: RunFolder, choices: Choices) -> None:
+        self.path, self.planned = run.train / "forks.json", dict(choices.forks)
+        self.done = [ForkSeen(**entry) for entry in read_json(self.path)] if self.path.is_file() else []
+
+    def due(self, step: int) -> int:
+        """Steps that the fork at this step cools over; 0 where none is planned or it is done."""
+        return 0 if any(fork.step == step for fork in self.done) else self.planned.get(step, 0)
+
+    def add(self, fork: ForkSeen) -> None:
+        """Keep one, durably."""
+        self.done.append(fork)
+        self.write()
+
+    def truncate_after(self, step: int) -> None:
+        """A run that goes on from a step knows nothing of what came later."""
+        if any(fork.step > step for fork in self.done):
+            self.done = [fork for fork in self.done if fork.step <= step]
+            self.write()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned fork is done."""
+        return {fork.step for fork in self.done} >= set(self.planned)
+
+    def write(self) -> None:
+        """Replace the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, [asdict(fork) for fork in self.done])
+
+
+def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) -> list[str]:
+    """The forecast from what this run has shown (planning/length.py), written to train/forecast.json; its sentence."""
+    rows = [row for row in MetricsLog(run.train / "metrics.jsonl") if row.get("loss") is not None]
+    forks = [ForkSeen(**entry) for entry in read_json(run.train / "forks.json")]
+    schedule: Any = recipe.schedule
+    peak = choices.optimizer["lr"]
+    seen = Seen(
+        rates=tuple(schedule.lr_at(s, choices.n_steps, peak) / peak for s in range(choices.n_steps)),
+        losses=tuple(row["loss"] for row in rows),
+        looks=tuple((row["step"], row["validation"]["loss"]) for row in rows if "validation" in row),
+        forks=tuple(forks),
+        units_per_step=choices.batch * unit_size(recipe),
+        n_unique=n_units(card),
+        step_s=median([sum(s for part, s in row["times"].items() if part in STEP_PARTS) for row in rows]),
+    )
+    found = forecast(seen)
+    write_json(run.train / "forecast.json", found.to_json())
+    return [found.sentence]
