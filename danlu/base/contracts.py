@@ -183,6 +183,8 @@ class StepReport:
     """{"loss": nats per target, "bits_per_byte": ...} when this step was evaluated."""
     layers: Mapping[str, Mapping[str, float]] | None = None
     """{"blocks.0.attention": {"grad_norm": .., "update_ratio": .., "dead_frac": ..}} when it was measured."""
+    gradient_noise: Mapping[str, Mapping[str, float]] | None = None
+    """{"plain": {"noise": .., "signal": ..}, "adaptive": ..} when it was measured: planning/noise_scale.py."""
     events: tuple[str, ...] = ()
     """Sentences: a skipped update, a loss spike, a vanishing gradient, a new best, a checkpoint."""
 

@@ -79,6 +79,8 @@ def train_step(
         share.backward()  # type: ignore[no-untyped-call]
         loss += share.detach()
         clock.mark("backward")
+        if parts.after_backward is not None:
+            parts.after_backward(batch)
     total = float(parts.mesh.sum(loss))
     if parts.l2 or parts.l1:
         total += add_penalty(parts.model, parts.l2, parts.l1)

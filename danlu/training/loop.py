@@ -25,6 +25,7 @@ from danlu.parallel.mesh import Alone
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
 from danlu.training.fork import Forked, ForkLog, TrainStep, predict
+from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch, trouble
 from danlu.training.start import start_from
@@ -55,6 +56,7 @@ class Loop:
         self.saving_s = 0.0
         """Seconds that the last checkpoint held training up."""
         self.verdict: Verdict = "update"
+        self.meter: NoiseMeter | None = None
         self.ids = np.empty(0, np.int64)
         if not self.resume():
             self.events += start_from(self.parts.model, recipe.train.start_from, run.data)
@@ -118,12 +120,15 @@ class Loop:
         return float(schedule.lr_at(self.state.position.step, self.choices.n_steps, self.choices.optimizer["lr"]))
 
     def watch(self) -> Watch | None:
-        """The watch over the coming step, when it is its turn."""
+        """The watch over the coming step, when it is its turn; with more than one micro-batch also of gradient noise."""
         every = self.choices.signals_every
         if every is None or (self.state.position.step and (self.state.position.step + 1) % every):
             return None
         watch = Watch(self.parts.model)
         watch.before()
+        if self.choices.micro_batch < self.choices.batch:
+            self.meter = NoiseMeter(self.parts)
+            self.parts.after_backward = self.meter.see
         return watch
 
     def judge(self, loss: float, grad_norm: float) -> Verdict:
@@ -142,6 +147,7 @@ class Loop:
         watch: Watch | None,
     ) -> StepReport:
         """Everything after an update: count, measure, evaluate, log, save, decide whether to go on."""
+        meter, self.meter, self.parts.after_backward = self.meter, None, None
         if self.verdict in ("stop", "roll back"):
             return self.turn_back(loss, norms, n_targets, clock)
         position, lr = self.state.position, self.lr()
@@ -158,6 +164,7 @@ class Loop:
         report = StepReport(
             step=position.step, loss=loss, lr=lr, grad_norm=math.hypot(*norms.values()), n_targets=n_targets,
             elapsed_s=position.elapsed_s, times=clock.spent, validation=validation, layers=layers,
+            gradient_noise=logged(meter.samples()) if meter else None,
             events=(*self.events, *self.writer.events()),
         )  # fmt: skip
         self.events = []
@@ -173,7 +180,7 @@ class Loop:
             "per_s": round(report.per_s, 1),
             "times": {part: round(seconds, 6) for part, seconds in report.times.items()},
         }  # fmt: skip
-        row |= {k: v for k in ("validation", "layers", "events") if (v := getattr(report, k))}
+        row |= {k: v for k in ("validation", "layers", "gradient_noise", "events") if (v := getattr(report, k))}
         said = [self.metrics.append(row), self.samples.append(report.step, self.ids)]
         self.events += [s for s in said if s]
 

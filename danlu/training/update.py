@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from danlu.base.contracts import Optimizer, Task
+from danlu.base.contracts import Batch, Optimizer, Task
 from danlu.parallel.mesh import Mesh
 
 
@@ -24,6 +25,8 @@ class Parts:
     clip_value: float | None = None
     l2: float = 0.0
     l1: float = 0.0
+    after_backward: Callable[[Batch], None] | None = None
+    """Called after each micro-batch's backward pass, to look at the gradients so far (NoiseMeter.see)."""
 
 
 @dataclass
