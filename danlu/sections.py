@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from danlu.base.settings import Auto, Settings
 from danlu.base.units import Length, LengthSetting
+from danlu.optim.schedules import SpanSetting
 
 NoneWord = Literal["none"]
 Never = Literal["never"]
@@ -149,6 +150,9 @@ class Plan(Settings):
 
     budget: TimeSetting = Length(20, "seconds")
     """Time for measurements before training."""
+    forecast: SpanSetting | Never | Auto = "auto"
+    """When training says where its loss will end: after "10%" of the run, or so many steps. Shortly before, copies of the
+    run are cooled down and looked at. auto: 10%, where that costs at most 2% of the run."""
 
 
 class Parallel(Settings):

@@ -14,7 +14,6 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from danlu.base.errors import UserError
@@ -28,7 +27,6 @@ from danlu.recipe import Recipe
 
 USABLE = 0.93
 """Share of the added time that is planned for, where the new length is a time."""
-FIELDS = ("validation", "event", "events")
 
 
 def extended(old: RunFolder, length: str, out: Path | None, allow_code: Iterable[str] = ()) -> tuple[Recipe, RunFolder]:
@@ -131,9 +129,9 @@ def fill(recipe: Recipe, run: RunFolder, old: RunFolder, choices: Choices, saved
     copy_stage(old, run, "prepare")
     state = saved.state | {"fingerprints": saved.state["fingerprints"] | {"plan": fingerprint(body)}}
     state["position"] = state["position"] | {"finished": ""}
-    with_writer = CheckpointWriter(run.checkpoints, asynchronous=False)
-    with_writer.save(dataclasses.replace(saved, state=state))
-    with_writer.close()
+    writer = CheckpointWriter(run.checkpoints, asynchronous=False)
+    writer.save(dataclasses.replace(saved, state=state))
+    writer.close()
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from statistics import median
+from typing import Any
+
 import torch
 
-from danlu.base.contracts import Batch
-from danlu.base.runfolder import RunFolder, read_json, write_json
+from danlu.base.contracts import Batch, DataCard
+from danlu.base.runfolder import MetricsLog, RunFolder, read_json, write_json
+from danlu.data.samples import SampleSource
 from danlu.planning.choices import Choices
-from danlu.planning.length import ForkSeen
+from danlu.planning.length import ForkSeen, Seen, forecast
+from danlu.recipe import Recipe
 from danlu.training.guards import Verdict
 from danlu.training.state import Average, kept
 from danlu.training.update import Clock, Parts
@@ -28,6 +33,8 @@ TrainStep = Callable[
     [Parts, Sequence[Batch], float, Callable[[float, float], Verdict], Clock], tuple[float, dict[str, float], int]
 ]
 """One update: stages/train.train_step."""
+NOT_STEP = ("evaluate", "checkpoint")
+"""Parts of a step's time that other events take."""
 
 
 @dataclass
@@ -98,11 +105,12 @@ def put_back(parts: Parts, average: Average | None) -> Iterator[None]:
 
 
 class ForkLog:
-    """train/forks.json: which forks are planned, which are done."""
+    """train/forks.json: which forks are planned, which are done; beside it the forecast made of all of them."""
 
     def __init__(self, run: RunFolder, choices: Choices) -> None:
-        self.path, self.planned = run.train / "forks.json", dict(choices.forks)
+        self.path, self.forecast, self.planned = run.train / "forks.json", run.train / "forecast.json", dict(choices.forks)
         self.done = [ForkSeen(**entry) for entry in read_json(self.path)] if self.path.is_file() else []
+        self.told = self.forecast.is_file()
 
     def due(self, step: int) -> int:
         """Steps that the fork at this step cools over; 0 where none is planned or it is done."""
@@ -111,39 +119,38 @@ class ForkLog:
     def add(self, fork: ForkSeen) -> None:
         """Keep one, durably."""
         self.done.append(fork)
-        self.write()
+        write_json(self.path, [asdict(fork) for fork in self.done])
+
+    @property
+    def lacks_forecast(self) -> bool:
+        """Whether every planned fork is done and nothing was made of them yet."""
+        return bool(self.planned) and not self.told and {fork.step for fork in self.done} >= set(self.planned)
 
     def truncate_after(self, step: int) -> None:
         """A run that goes on from a step knows nothing of what came later."""
-        if any(fork.step > step for fork in self.done):
-            self.done = [fork for fork in self.done if fork.step <= step]
-            self.write()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every planned fork is done."""
-        return {fork.step for fork in self.done} >= set(self.planned)
-
-    def write(self) -> None:
-        """Replace the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, [asdict(fork) for fork in self.done])
+        kept = [fork for fork in self.done if fork.step <= step]
+        if len(kept) < len(self.done):
+            self.done, self.told = kept, False
+            self.forecast.unlink(missing_ok=True)
+            write_json(self.path, [asdict(fork) for fork in kept])
 
 
 def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) -> list[str]:
     """The forecast from what this run has shown (planning/length.py), written to train/forecast.json; its sentence."""
-    rows = [row for row in MetricsLog(run.train / "metrics.jsonl") if row.get("loss") is not None]
-    forks = [ForkSeen(**entry) for entry in read_json(run.train / "forks.json")]
+    last = max(step for step, _ in choices.forks)
+    log = MetricsLog(run.train / "metrics.jsonl")
+    rows = [row for row in log if row["step"] <= last and row.get("loss") is not None and "times" in row]
     schedule: Any = recipe.schedule
-    peak = choices.optimizer["lr"]
+    model: Any = recipe.model
+    train, is_samples = card.splits["train"], isinstance(recipe.data, SampleSource)
     seen = Seen(
-        rates=tuple(schedule.lr_at(s, choices.n_steps, peak) / peak for s in range(choices.n_steps)),
+        rates=tuple(schedule.lr_at(step, choices.n_steps, 1.0) for step in range(choices.n_steps)),
         losses=tuple(row["loss"] for row in rows),
         looks=tuple((row["step"], row["validation"]["loss"]) for row in rows if "validation" in row),
-        forks=tuple(forks),
-        units_per_step=choices.batch * unit_size(recipe),
-        n_unique=n_units(card),
-        step_s=median([sum(s for part, s in row["times"].items() if part in STEP_PARTS) for row in rows]),
+        forks=tuple(ForkSeen(**entry) for entry in read_json(run.train / "forks.json")),
+        units_per_step=choices.batch * (1 if is_samples else model.context),
+        n_unique=train.n_samples if is_samples else train.n_tokens,
+        step_s=median(sum(s for part, s in row["times"].items() if part not in NOT_STEP) for row in rows),
     )
     found = forecast(seen)
     write_json(run.train / "forecast.json", found.to_json())

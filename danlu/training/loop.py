@@ -105,14 +105,14 @@ class Loop:
     def fork(self, train_step: TrainStep, stopped: Callable[[], bool]) -> None:
         """Cool a copy down where that is planned (training/fork.py); after the last one the run's end is predicted."""
         step = self.state.position.step
-        n_cool, lr = self.forks.due(step), self.lr()
-        if not n_cool:
-            return
-        forked = Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped)
-        done = forked.cooled(step, [lr * (1 - i / n_cool) for i in range(n_cool)])
-        if done is not None:
-            self.forks.add(done)
-            self.events += predict(self.recipe, self.run, self.choices, self.card) if self.forks.is_complete else []
+        if n_cool := self.forks.due(step):
+            lr, forked = self.lr(), Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped)
+            done = forked.cooled(step, [lr * (1 - i / n_cool) for i in range(n_cool)])
+            if done is not None:
+                self.forks.add(done)
+        if self.forks.lacks_forecast:
+            self.events += predict(self.recipe, self.run, self.choices, self.card)
+            self.forks.told = True
 
     def lr(self) -> float:
         """The learning rate of the coming step."""
