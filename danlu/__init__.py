@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from danlu.fitting import fit
     from danlu.pipeline import Run, check, evaluate, extend, open_run, plan, prepare, report, run, train, train_steps
     from danlu.recipe import Recipe
+    from danlu.tuning import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "run",
     "train",
     "train_steps",
+    "tune",
 ]
 
 _HOMES = {
@@ -43,6 +45,7 @@ _HOMES = {
     "UserError": "danlu.base.errors",
     "Recipe": "danlu.recipe",
     "fit": "danlu.fitting",
+    "tune": "danlu.tuning",
 }
 
 

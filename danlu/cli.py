@@ -92,6 +92,35 @@ def evaluate(target: Target, set: Set = None, out: Out = None, allow_code: Allow
 
 
 @app.command()
+def tune(
+    target: Target,
+    tries: Annotated[
+        list[str] | None,
+        typer.Option("--try", metavar="KEY=A,B", help="What to compare: --try model.activation=gelu,silu."),
+    ] = None,
+    length: Annotated[str, typer.Option(help='Of each short run: "10%" of the planned one, steps, or a time.')] = "10%",
+    metric: Annotated[str, typer.Option(help="What the arms are judged on: the validation loss, or a score.")] = "loss",
+    budget: Annotated[str, typer.Option(help='What it may cost: "5 min", or "60 runs".')] = "5 min",
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Write the recipe with the winner here.")
+    ] = None,
+    set: Set = None,
+    out: Out = None,
+    allow_code: AllowCode = None,
+) -> None:
+    """Compare settings by paired short runs: a winner with its effect, or "no measurable difference"."""
+    from danlu import tuning
+    from danlu.console import show_tune, shown_progress
+
+    with shown_progress() as progress:
+        found = tuning.tune(
+            target, tries or (), out, sets=set or (), allow_code=allow_code or (), progress=progress, write=write,
+            length=length, metric=metric, budget=budget,
+        )  # fmt: skip
+    show_tune(found)
+
+
+@app.command()
 def report(target: Target, allow_code: AllowCode = None) -> None:
     """Make the page again from the run folder."""
     stages("report", target, None, None, allow_code)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from danlu.base.contracts import DataCard, Progress, Scores
 from danlu.base.errors import one_line
@@ -130,6 +130,33 @@ def show_card(card: DataCard) -> None:
             print(f"{name}: {split.n_documents:,} documents, {split.n_bytes:,} bytes, {split.n_tokens:,} tokens")
     for warning in card.warnings:
         print(f"Note: {one_line(warning)}")
+
+
+def show_tune(found: Mapping[str, Any]) -> None:
+    """What a comparison of arms came to."""
+    compared = {row["arm"]: row for row in found["comparisons"]}
+    rows = []
+    for arm in found["arms"]:
+        row = compared.get(arm["name"], {})
+        mean = "diverged" if arm["mean"] is None else f"{arm['mean']:.4f}"
+        effect = interval = ""
+        if row.get("mean") is not None:
+            effect = f"{row['mean'] / row['base']:+.2%}"
+            interval = (
+                "" if row["low"] is None else f"{row['low'] / row['base']:+.2%} to {row['high'] / row['base']:+.2%}"
+            )
+        speed = f"{arm['step_s'] * 1000:.3g} ms" if arm["step_s"] else ""
+        told = row.get("found", "default")
+        rows.append((arm["name"], mean, effect, interval, str(len(arm["values"])), f"{arm['lr']:.3g}", speed, told))
+    columns = ("arm", found["metric"], "better by", "interval", "seeds", "rate", "a step", "found")
+    cost = found["cost"]
+    table(f"{cost['runs']} runs of {found['n_steps']:,} steps, {cost['seconds']:.0f} s", columns, rows)
+    for row in found["comparisons"]:
+        print(one_line(row["sentence"]))
+    for note in found["notes"]:
+        print(f"Note: {one_line(note)}")
+    print(one_line(found["verdict"]))
+    print(f"Run folder: {found['folder']}")
 
 
 def show_run(run: Run) -> None:

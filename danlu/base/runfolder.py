@@ -216,7 +216,28 @@ class RunFolder:
                     faults.append(f"{file} (written by {stage}) is missing.")
                 elif path.stat().st_size != known["bytes"] or file_sha256(path) != known["sha256"]:
                     faults.append(f"{file} (written by {stage}) is not the file that was written.")
+        told = {fault.partition(" ")[0] for fault in faults}
+        for file in self._read_manifest().get("committed", {}):
+            if file not in told and not self.is_as_committed(self.path / file):
+                faults.append(f"{file} is not what it was when the run was committed to it.")
         return faults
+
+    def commit(self, file: Path, step: int = 0) -> None:
+        """Note in the manifest what a file holds before the outcome is known: its SHA-256, and after which step."""
+        manifest, at = self._read_manifest(), datetime.now(UTC).isoformat(timespec="seconds")
+        name = file.relative_to(self.path).as_posix()
+        manifest.setdefault("committed", {})[name] = {"sha256": file_sha256(file), "step": step, "at": at}
+        write_json(self.manifest, manifest)
+
+    def committed(self, file: Path) -> dict[str, Any] | None:
+        """What `commit` noted of a file: {"sha256", "step", "at"}; None where it never was."""
+        found: dict[str, Any] = self._read_manifest().get("committed", {})
+        return found.get(file.relative_to(self.path).as_posix())
+
+    def is_as_committed(self, file: Path) -> bool:
+        """Whether the run was committed to a file and it is still the same."""
+        known = self.committed(file)
+        return known is not None and file.is_file() and file_sha256(file) == known["sha256"]
 
 
 def _size(path: Path) -> int:

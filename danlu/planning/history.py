@@ -50,14 +50,13 @@ class Case:
 def case_of(prediction: Prediction, outcome: float) -> Case | None:
     """What the history keeps of a scored prediction; None where it has no interval to learn from."""
     stated = prediction.as_stated()
+    at, (low, high) = stated.scale(stated.value or 0.0), map(stated.scale, stated.ends(80))
+    error = stated.scale(outcome) - at
+    half = high - at if error >= 0 else at - low
     misses = stated.miss(outcome, 80), stated.miss(outcome, 95)
-    if not all(map(math.isfinite, misses)):
+    if not half > 0 or not all(map(math.isfinite, misses)):
         return None
     is_log = stated.is_logarithmic
-    error = stated.scale(outcome) - stated.scale(stated.value or 0.0)
-    low, high = map(stated.scale, stated.ends(80))
-    at = stated.scale(stated.value or 0.0)
-    half = high - at if error >= 0 else at - low
     return Case(stated.name, stated.origin, error if is_log else None, half if is_log else None, *misses)
 
 

@@ -50,17 +50,21 @@ class NoiseScale:
     """Which length was used: plain or adaptive."""
 
 
-def from_micro_batches(squares: Sequence[float], whole: float, sizes: Sequence[int]) -> GradientSample:
+def from_micro_batches(
+    squares: Sequence[float], whole: float, sizes: Sequence[int], n_unique: float = math.inf
+) -> GradientSample:
     """The estimates of one update. `squares`: |g_i|^2 of each micro-batch's mean gradient, `whole`: |g|^2 of the batch's,
-    `sizes`: samples of each, at least two of them.
+    `sizes`: samples of each, at least two of them, `n_unique`: samples that there are.
 
     E|g_i|^2 = |G|^2 + S / b_i and E|g|^2 = |G|^2 + S / B (S = tr Sigma), so S = B / (k - 1) (sum (b_i / B) |g_i|^2 - |g|^2).
     With equal sizes these are McCandlish's S = (|G_b|^2 - |G_B|^2) / (1/b - 1/B) and |G|^2 = (B |G_B|^2 - b |G_b|^2) / (B - b).
+    An epoch draws without replacement, which makes the batch's own variance S (1 / B - 1 / n_unique) and leaves the
+    expected S as it is (Cochran 1977, theorem 2.2): it tells where the data are few.
     """
     batch = sum(sizes)
     mean = sum(size / batch * square for size, square in zip(sizes, squares, strict=True))
     noise = batch / (len(sizes) - 1) * (mean - whole)
-    return GradientSample(noise, whole - noise / batch)
+    return GradientSample(noise, whole - noise * (1 / batch - 1 / n_unique))
 
 
 def noise_scale(samples: Sequence[GradientSample], level: float = 0.95, metric: str = "plain") -> NoiseScale:
@@ -104,7 +108,7 @@ def fieller(found: Values, t: float) -> tuple[float, float]:
     (vnn, vns), (_, vss) = np.cov(found.T) / len(found)
     a, b, c = signal**2 - t**2 * vss, noise * signal - t**2 * vns, noise**2 - t**2 * vnn
     inside = b * b - a * c
-    if inside < 0:  # only where a < 0: nothing can be ruled out
+    if inside < 0 or signal <= 0:  # nothing can be ruled out
         return 0.0, math.inf
     if a <= 0:
         root = (b - math.sqrt(inside)) / a if a else c / (2 * b)

@@ -16,6 +16,7 @@ from danlu.build import is_samples, open_text
 from danlu.models.generate import generate
 from danlu.models.sampling import Sampling
 from danlu.package import write_package
+from danlu.planning.scorecard import write_scorecard
 from danlu.recipe import Recipe
 from danlu.sections import Evaluate
 from danlu.stages.evaluate_baselines import Resampling, baseline_metrics
@@ -30,9 +31,15 @@ PROMPT_CHARACTERS = 60
 
 
 def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
-    """Score, compare, sample, write."""
-    if is_samples(recipe):
-        return evaluate_samples(recipe, run, progress)
+    """Score, compare, sample, write; then hold the plan's predictions against what came."""
+    made = evaluate_samples if is_samples(recipe) else evaluate_text
+    scores = made(recipe, run, progress)
+    write_scorecard(run, {name: metric.value for name, metric in scores.metrics.items()})
+    return scores
+
+
+def evaluate_text(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
+    """The same for a language model, whose text comes in windows."""
     settings = recipe.evaluate
     trained = load_model(run, recipe)
     text, train = (open_text(recipe, run, trained.card, split) for split in (settings.on, "train"))

@@ -29,7 +29,9 @@ EPS = 1e-8
 class NoiseMeter:
     """Around one update: `see` after each micro-batch's backward pass, `samples` after the last."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, n_unique: int) -> None:
+        """`n_unique`: samples of the training split."""
+        self.n_unique = n_unique
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self.scales = preconditioner(parts.optimizer)
         self.before: list[Tensor | None] = [None] * len(self.parameters)
@@ -77,7 +79,7 @@ class NoiseMeter:
         means = [self.squares[i] * (total / self.n_targets[i]) ** 2 for i in live]
         names = [PLAIN] + [ADAPTIVE] * all(id(p) in self.scales for p in self.parameters)
         return {
-            name: from_micro_batches([float(m[j]) for m in means], float(whole[j]), sizes)
+            name: from_micro_batches([float(m[j]) for m in means], float(whole[j]), sizes, self.n_unique)
             for j, name in enumerate(names)
         }
 
@@ -107,7 +109,7 @@ def measure(session: Session, n_steps: int, n_micro: int = 8) -> list[dict[str, 
     session.choices = whole.model_copy(update={"micro_batch": micro})
     try:
         for _ in range(n_steps):
-            meter = NoiseMeter(session.parts)
+            meter = NoiseMeter(session.parts, len(session.loader))
             session.parts.after_backward = meter.see
             session.advance(session.step + 1)
             found.append(meter.samples())

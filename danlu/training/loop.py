@@ -31,6 +31,7 @@ from danlu.training.signals import Watch, trouble
 from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
 from danlu.training.update import Clock, Parts
+from danlu.training.usage import Usage
 from danlu.training.validation import open_validation
 
 
@@ -42,6 +43,7 @@ class Loop:
         self.choices, self.card = Choices.read(run), DataCard(**read_json(run.data / "card.json"))
         self.fingerprints = {"data": self.card.fingerprint, "plan": fingerprint(self.choices.model_dump(mode="json"))}
         self.device = set_machine(self.choices, recipe.train.deterministic)
+        self.usage = Usage(run, self.device)
         self.parts = make_parts(recipe, self.card, self.choices)
         self.average = Average(self.parts.model, self.choices.ema) if self.choices.ema else None
         self.state = State(Guard(recipe.train.on_nonfinite, recipe.train.on_spike), Stopper.of(recipe.train))
@@ -62,6 +64,9 @@ class Loop:
             self.events += start_from(self.parts.model, recipe.train.start_from, run.data)
             if self.choices.ema:
                 self.average = Average(self.parts.model, self.choices.ema)
+        if not self.state.position.step or run.committed(run.plan) is None:
+            run.commit(run.plan, self.state.position.step)
+        self.usage.start(self.state.position)
         self.started = self.saved_at = time.perf_counter()
         self.elapsed_before = self.state.position.elapsed_s
 
@@ -73,6 +78,11 @@ class Loop:
         self.writer.close()
         self.metrics.close()
         self.samples.close()
+        self.usage.close(self.state.position, self.elapsed_s() - self.state.position.elapsed_s)
+
+    def elapsed_s(self) -> float:
+        """Training seconds until now, over all processes."""
+        return self.elapsed_before + time.perf_counter() - self.started
 
     def resume(self) -> bool:
         """Go to the newest good checkpoint; what the logs know beyond it is cut off. False where there is none."""
@@ -127,7 +137,7 @@ class Loop:
         watch = Watch(self.parts.model)
         watch.before()
         if self.choices.micro_batch < self.choices.batch:
-            self.meter = NoiseMeter(self.parts)
+            self.meter = NoiseMeter(self.parts, len(self.loader))
             self.parts.after_backward = self.meter.see
         return watch
 
@@ -159,7 +169,7 @@ class Loop:
         clock.mark("other")
         validation, is_best = self.evaluate_now(clock)
         clock.spent["checkpoint"], self.saving_s = self.saving_s, 0.0
-        position.elapsed_s = self.elapsed_before + time.perf_counter() - self.started
+        position.elapsed_s = self.elapsed_s()
         position.finished = position.finished or self.why_finish(clock)
         report = StepReport(
             step=position.step, loss=loss, lr=lr, grad_norm=math.hypot(*norms.values()), n_targets=n_targets,
@@ -228,6 +238,7 @@ class Loop:
     def save(self, is_best: bool = False) -> None:
         """Hand the state over to the writer, which works beside training."""
         began = time.perf_counter()
+        self.usage.note(self.state.position)
         taken = snapshot(self.parts.model, self.parts.optimizer, self.average, self.state, self.fingerprints)
         self.writer.save(taken, is_best)
         self.saved_at = time.perf_counter()

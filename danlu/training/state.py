@@ -31,6 +31,10 @@ class Position:
     """Batches passed over by roll-backs: step s trains on batch s + batch_offset."""
     finished: str = ""
     """Why the run ended, or ""."""
+    startup_s: float = 0.0
+    """Seconds from opening to the first step, over all processes of this run."""
+    peak_bytes: int = 0
+    """Most memory in use, over all processes of this run; 0 where it cannot be told."""
 
 
 @dataclass

@@ -103,7 +103,7 @@ class Session:
         if self.average is not None:
             self.average.swap()
         blocks = self.validation.blocks(self.parts.model)
-        scores = self.validation(self.parts.model) if metrics else {}
+        scores = self.validation.scores(self.parts.model) if metrics else {}
         if self.average is not None:
             self.average.swap()
         loss = sum(b[0] for b in blocks) / max(1, sum(b[1] for b in blocks)) if blocks else math.nan

@@ -29,6 +29,9 @@ class Look(Protocol):
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": units per target, and the task's own}; {} when there is no split to look at."""
 
+    def scores(self, model: nn.Module) -> dict[str, float]:
+        """The same with every metric of the task."""
+
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
         """(loss sum, targets) of each of about N_BLOCKS fixed pieces."""
 
@@ -39,6 +42,8 @@ class Blind:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Nothing."""
         return {}
+
+    scores = __call__
 
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
         """Nothing."""
@@ -71,6 +76,8 @@ class TextLook:
         sums = self.sums(model)
         return {"loss": sums.loss, "bits_per_byte": sums.bits_per_byte}
 
+    scores = __call__
+
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
         """Windows in N_BLOCKS pieces, neighbours together."""
         sums = self.sums(model)
@@ -91,12 +98,16 @@ class SampleLook:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": units per target, "<headline>": ...}."""
+        return {name: value for name, value in self.scores(model).items() if name in ("loss", self.task.headline)}
+
+    def scores(self, model: nn.Module) -> dict[str, float]:
+        """The loss and every metric."""
         predictions: list[Any] = []
         truths: list[Any] = []
         blocks = self.scored(model, SAMPLES_PER_BATCH, predictions, truths)
         found = {"loss": sum(b[0] for b in blocks) / max(1, sum(b[1] for b in blocks))}
         if predictions:
-            found[self.task.headline] = self.task.scorer(predictions, truths, self.card).values()[self.task.headline]
+            found = self.task.scorer(predictions, truths, self.card).values() | found
         return found
 
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:

@@ -36,6 +36,17 @@ def test_unequal_pieces_are_unbiased():
     assert np.mean([s.signal for s in found]) == pytest.approx(1, rel=0.03)
 
 
+def test_draws_without_replacement_are_unbiased():
+    rng, n_unique, n = np.random.default_rng(6), 64, 4000
+    gradients = 0.3 + rng.standard_normal((n_unique, 8))
+    found = []
+    for _ in range(n):
+        each = gradients[rng.permutation(n_unique)[:32]].reshape(4, 8, 8).mean(1)
+        found.append(from_micro_batches(list((each**2).sum(1)), float((each.mean(0) ** 2).sum()), [8] * 4, n_unique))
+    assert np.mean([s.signal for s in found]) == pytest.approx((gradients.mean(0) ** 2).sum(), rel=0.02)
+    assert np.mean([s.noise for s in found]) == pytest.approx(gradients.var(0, ddof=1).sum(), rel=0.02)
+
+
 def test_bias_and_coverage_on_known_noise():
     rng = np.random.default_rng(1)
     scales = [noise_scale(simulated(rng, 20)) for _ in range(500)]

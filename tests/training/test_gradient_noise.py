@@ -45,12 +45,12 @@ def test_it_finds_each_micro_batch_s_own_gradient(session):
     tensors = session.parts.optimizer.tensors()
     roots = [tensors[f"{name}/square"].double().sqrt() for name, _ in session.parts.model.named_parameters()]
     scales = [torch.where(r > 0, 1 / (r + 1e-8), 0.0) for r in roots]
-    meter = NoiseMeter(session.parts)
+    meter = NoiseMeter(session.parts, 249)
     session.parts.after_backward = meter.see
     train_step(session.parts, batches, 1e-3, session.judge, Clock())
     found = meter.samples()
     for name, by in (("plain", None), ("adaptive", scales)):
-        wanted = from_micro_batches([squared(g, by) for g in own], squared(whole, by), sizes)
+        wanted = from_micro_batches([squared(g, by) for g in own], squared(whole, by), sizes, len(session.loader))
         assert found[name].noise == pytest.approx(wanted.noise, rel=1e-3)
         assert found[name].signal == pytest.approx(wanted.signal, rel=1e-3, abs=1e-5 * abs(wanted.noise))
 

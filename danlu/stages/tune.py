@@ -1,0 +1,283 @@
+"""Tune: which of these? Arms (settings of a recipe) compared by paired short runs; planning/arms.py has the method.
+
+    danlu tune recipe.toml --try model.activation=gelu,silu --metric accuracy --budget "5 min"
+
+Every finished run is a line of tune/trials.jsonl, so a tune that was killed, or that comes back with a larger budget,
+goes on where it was; tune/result.json has what was found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from danlu.base.contracts import Progress
+from danlu.base.errors import UserError
+from danlu.base.logs import MetricsLog
+from danlu.base.refusal import refusal
+from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_json
+from danlu.base.toml import parse_set, parse_word, put, toml_value
+from danlu.base.units import parse_length
+from danlu.build import is_samples
+from danlu.planning.arms import N_RATES, Arm, Budget, Contest, Yardstick
+from danlu.planning.arms_told import concluded
+from danlu.planning.choices import Choices
+from danlu.planning.paired import FIRST
+from danlu.planning.prediction import STEP_S
+from danlu.planning.trials import Look, Outcome, Trial
+from danlu.recipe import SYNONYMS, Recipe
+from danlu.stages.report_evidence import lower_is_better
+from danlu.training.trial import varied
+
+FORMAT = 1
+"""Raised when a short run changes its meaning, so that older lines are not taken for it."""
+LEAST_STEPS = 20
+"""Of a short run whose length is a share."""
+COMPARED = ("model", "task", "optimizer", "schedule", "data")
+TRAIN_COMPARED = ("l1", "l2", "max_norm", "clip_value", "ema")
+"""Sections, and settings of [train], that arms may differ in."""
+SAME_QUESTION = ("task.kind", "data.kind", "data.target", "data.split")
+"""What all arms must share to be judged by one metric on one split."""
+
+Ready = Callable[[Mapping[str, Any]], tuple[RunFolder, Choices]]
+"""An arm's settings -> the folder with its data, and its choices by the laws. From the pipeline."""
+RunIn = Callable[[RunFolder, Trial], Outcome]
+"""Runs a trial on the data of a folder. From the pipeline."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    tries: tuple[str, ...]
+    """KEY=VALUE,VALUE,..."""
+    length: str = "10%"
+    """Of each short run: a share of the planned run, steps, or a time."""
+    metric: str = "loss"
+    """What the arms are judged on."""
+    budget: str = "5 min"
+    """A time, or a number of runs: "60 runs"."""
+
+
+def tune(
+    recipe: Recipe, run: RunFolder, request: Request, ready: Ready, run_in: RunIn, progress: Progress
+) -> dict[str, Any]:
+    """Compare, write tune/result.json, and give its content."""
+    card = read_json(run.data / "card.json")
+    if "validation" not in card["splits"]:
+        raise UserError(
+            "data.split", "must leave a validation split to compare arms on", fix="set data.split.validation"
+        )
+    base = Choices.read(run)
+    settings = arms_of(recipe, base, [parse_try(text) for text in request.tries])
+    yardstick = yardstick_of(recipe, request.metric, {key for arm in settings.values() for key in arm})
+    n_steps, budget = steps_of(request.length, base, run), parse_budget(request.budget)
+    folders: dict[str, RunFolder] = {}
+    arms = []
+    for name, own in settings.items():
+        folders[name], choices = ready(own)
+        chosen = {"n_steps": n_steps, "model": choices.model, "optimizer": choices.optimizer, "ema": choices.ema}
+        is_given = recipe.optimizer.lr != "auto" or "optimizer.lr" in own  # type: ignore[attr-defined]
+        arms.append(Arm(name, own, base.model_copy(update=chosen), is_given))
+    check_budget(budget, arms, request.budget)
+    for arm in arms:
+        varied(recipe, arm.settings).schedule.lr_at(0, n_steps, 1.0)  # type: ignore[attr-defined]  # refuses what does not fit
+    record = Record(recipe, run)
+
+    def run_arm(arm: Arm, trial: Trial) -> Outcome:
+        return record.outcome(arm, trial, lambda: run_in(folders[arm.name], trial))
+
+    contest = Contest(arms, yardstick, budget, run_arm, progress)
+    contest.settle()
+    record.log.close()
+    result = concluded(contest) | {
+        "notes": notes_of(recipe, contest),
+        "request": asdict(request) | {"tries": list(request.tries)},
+    }
+    write_json(run.path / "tune" / "result.json", result)
+    return result
+
+
+def parse_try(text: str) -> tuple[str, list[Any]]:
+    """`model.activation=gelu,silu` -> ("model.activation", ["gelu", "silu"]). Commas inside brackets do not split."""
+    key, equals, values = text.partition("=")
+    parts = [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", values)]
+    found: list[Any] = []
+    for part in parts:
+        value = parse_word(part)
+        if value not in found:
+            found.append(value)
+    if not equals or not key.strip() or "" in parts:
+        fix = "write --try model.activation=gelu,silu"
+        raise UserError("--try", "must be section.key=value,value", got=text, fix=fix)
+    return ".".join(parse_set(f"{key}=0")[0]), found
+
+
+def arms_of(recipe: Recipe, base: Choices, tries: Sequence[tuple[str, list[Any]]]) -> dict[str, dict[str, Any]]:
+    """Arm name -> its settings, the default first: the recipe's own value of each key where it is listed, else the first;
+    every other value is an arm that differs from the default in that key alone."""
+    if not tries:
+        raise UserError("danlu tune", "needs what to compare", fix="add --try model.activation=gelu,silu")
+    default: dict[str, Any] = {}
+    for key, values in tries:
+        check_key(key)
+        checked(recipe, {key: values[0]})
+        own = resolved_value(recipe, base, key)
+        default[key] = own if own in values else values[0]
+        if key in [k for k, _ in tries if k != key] or len(values) + (own not in values) < 2:
+            raise UserError(f"--try {key}", "must list at least two different values", got=values, fix="add another")
+    arms = {named(default): default}
+    for key, values in tries:
+        for value in [v for v in values if v != default[key]]:
+            arm = default | {key: value}
+            checked(recipe, arm)
+            arms[named({key: value})] = arm
+    return arms
+
+
+def named(settings: Mapping[str, Any]) -> str:
+    """ "activation gelu", "kind adamw, momentum 0.9"."""
+    shown = {k: v if isinstance(v, str) else toml_value(v) for k, v in settings.items()}
+    return ", ".join(f"{key.partition('.')[2]} {value}" for key, value in shown.items())
+
+
+def check_key(key: str) -> None:
+    """Refuse what cannot be compared so."""
+    section, _, name = key.partition(".")
+    if any(key == same or key.startswith(f"{same}.") for same in SAME_QUESTION):
+        raise UserError(f"--try {key}", "cannot be compared: arms must be asked the same question on the same split")
+    if section not in COMPARED and not (section == "train" and name in TRAIN_COMPARED):
+        allowed = ", ".join([f"[{s}]" for s in COMPARED] + [f"train.{n}" for n in TRAIN_COMPARED])
+        fix = f"danlu plan answers it; arms may differ in {allowed}"
+        raise UserError(f"--try {key}", "is not a setting that arms are compared in", fix=fix)
+
+
+def checked(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe of an arm; UserError for what is no setting of it."""
+    try:
+        return varied(recipe, settings)
+    except ValidationError as error:
+        raw = recipe.model_dump(mode="json")
+        for key, value in settings.items():
+            put(raw, key.split("."), value)
+        raise refusal(error, Recipe, raw, "--try", SYNONYMS) from None
+
+
+def resolved_value(recipe: Recipe, base: Choices, key: str) -> Any:
+    """What the recipe comes to for a key: its value, or the plan's where that is "auto"."""
+    found: Any = recipe
+    for part in key.split("."):
+        found = getattr(found, part, None)
+    section, _, name = key.partition(".")
+    if found == "auto" and section in ("model", "optimizer"):
+        return getattr(base, section).get(name, found)
+    return found
+
+
+def yardstick_of(recipe: Recipe, metric: str, keys: set[str]) -> Yardstick:
+    """The metric, refused where the arms' values of it would not compare."""
+    task: Any = recipe.task
+    headline = getattr(task, "headline", "bits_per_byte")
+    asked = sorted(key for key in keys if key.startswith("task."))
+    if metric == "loss" and is_samples(recipe) and asked:
+        wanted = f"must name a metric when arms differ in {asked[0]}, because their own losses do not compare"
+        raise UserError("--metric", wanted, got=metric, fix=f"write --metric {headline}")
+    if metric == "loss" and any(key.startswith("data.tokenizer") for key in keys):
+        wanted = "must be bits_per_byte when arms differ in data.tokenizer, because nats per token do not compare"
+        raise UserError("--metric", wanted, got=metric, fix="write --metric bits_per_byte")
+    higher = bool(task.higher_is_better) if metric == headline and is_samples(recipe) else not lower_is_better(metric)
+    return Yardstick(metric, higher)
+
+
+def steps_of(length: str, base: Choices, run: RunFolder) -> int:
+    """Steps of each short run."""
+    wanted = 'must be a share such as "10%", steps or a time, such as "200 steps" or "5 s"'
+    if match := re.fullmatch(r"\s*([0-9.]+)\s*%\s*", length):
+        return max(LEAST_STEPS, round(base.n_steps * float(match[1]) / 100))
+    try:
+        found = parse_length(length)
+    except ValueError:
+        raise UserError("--length", wanted, got=length) from None
+    if found.unit not in ("steps", "seconds"):
+        raise UserError("--length", wanted, got=length)
+    if found.unit == "steps":
+        return max(1, round(found.amount))
+    step_s: float = next(p["value"] for p in read_json(run.plan)["predictions"] if p["name"] == STEP_S)
+    return max(1, round(found.amount / step_s))
+
+
+def parse_budget(text: str) -> Budget:
+    """ "60 runs" or "5 min"."""
+    if match := re.fullmatch(r"\s*([0-9]+)\s*runs?\s*", text):
+        return Budget(float(match[1]), "runs")
+    try:
+        found = parse_length(text)
+    except ValueError:
+        found = None
+    if found is None or found.unit != "seconds":
+        raise UserError("--budget", 'must be a time or a number of runs, such as "5 min" or "60 runs"', got=text)
+    return Budget(found.amount, "seconds")
+
+
+def check_budget(budget: Budget, arms: Sequence[Arm], given: str) -> None:
+    """Refuse what cannot end in an answer."""
+    least = sum(FIRST + (0 if arm.rate_is_given else N_RATES) for arm in arms)
+    if budget.unit == "runs" and budget.amount < least:
+        wanted = f"must pay for at least {least} runs: {FIRST} pairs and {N_RATES} learning rates for each arm"
+        raise UserError("--budget", wanted, got=given, fix=f'write "{least} runs" or more')
+
+
+def notes_of(recipe: Recipe, contest: Contest) -> list[str]:
+    """What a reader should know."""
+    notes = []
+    if recipe.optimizer.lr != "auto":  # type: ignore[attr-defined]
+        notes.append(
+            f"optimizer.lr = {recipe.optimizer.lr:g} is given, so all arms train at it; with "  # type: ignore[attr-defined]
+            '"auto" each finds its own, and the arms are compared, not how well that rate fits them.'
+        )
+    if contest.yardstick.name != "loss":
+        notes.append(
+            "Intervals hold for this validation split: how a metric other than the loss would vary over other validation "
+            "data is not in them."
+        )
+    return notes
+
+
+class Record:
+    """tune/trials.jsonl: every finished run, found again by all that it depends on."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder) -> None:
+        card = read_json(run.data / "card.json")["fingerprint"]
+        self.about = [FORMAT, recipe.model_dump(mode="json"), card]
+        self.log = MetricsLog(run.path / "tune" / "trials.jsonl")
+        self.known = {str(row.get("key")): row for row in self.log}
+
+    def outcome(self, arm: Arm, trial: Trial, fresh: Callable[[], Outcome]) -> Outcome:
+        """From the file, or run now and written there."""
+        asked = [dict(trial.settings), trial.choices.model_dump(mode="json"), trial.seed]
+        key = fingerprint([*self.about, *asked])
+        if key not in self.known:
+            self.known[key] = row_of(key, arm, trial, fresh())
+            self.log.append(self.known[key])
+            self.log.sync()
+        return outcome_of(self.known[key])
+
+
+def row_of(key: str, arm: Arm, trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    """A line: what was asked and what came of it. The curve of the training is not kept."""
+    return {
+        "key": key, "arm": arm.name, "lr": trial.choices.optimizer["lr"], "seed": trial.seed,
+        "n_steps": trial.choices.n_steps, "looks": [asdict(look) for look in outcome.looks], "seconds": outcome.seconds,
+        "step_s": outcome.step_s, "diverged": outcome.diverged,
+    }  # fmt: skip
+
+
+def outcome_of(row: Mapping[str, Any]) -> Outcome:
+    """Back from a line."""
+    looks = [Look(k["step"], k["loss"], tuple((s, n) for s, n in k["blocks"]), k["metrics"]) for k in row["looks"]]
+    return Outcome((), (), tuple(looks), row["seconds"], row["step_s"] or math.nan, row["diverged"])

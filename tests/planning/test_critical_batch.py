@@ -1,0 +1,62 @@
+"""The critical batch by branches: from made-up losses, and on a real session."""
+
+import math
+
+import numpy as np
+import pytest
+
+from danlu.planning.choices import Choices
+from danlu.planning.critical_batch import Branch, critical_batch, decide_critical
+from danlu.planning.trials import Trial
+from danlu.stages.train import train_step
+from danlu.training.branches import branch
+from danlu.training.trial import Session
+
+HARD = np.array([9, 9, 9, 9, 2.0, 2.2, 1.9, 2.1])  # the first half is left out
+
+
+def made_up(costs, jitter=0.0):
+    rng = np.random.default_rng(0)
+    return [Branch(8 * 2**i, tuple(HARD * (1 + c) + jitter * rng.standard_normal(8))) for i, c in enumerate(costs)]
+
+
+def test_the_largest_within_the_tolerance():
+    found = critical_batch(made_up([0, 0.002, 0.006, 0.05, 0.2]))
+    assert (found.value, found.low, found.high) == (32, 32, 64)
+    assert [round(c, 3) for _, c, _ in found.costs] == [0, 0.002, 0.006, 0.05, 0.2]
+
+
+def test_one_that_comes_back_by_chance_does_not_count():
+    assert critical_batch(made_up([0, 0.05, 0.002])).value == 8
+
+
+def test_doubt_widens_the_interval():
+    found = critical_batch(made_up([0, 0.0, 0.008, 0.012, 0.3], jitter=0.02))
+    assert found.low < 32 < found.high
+    assert critical_batch(made_up([0, 0.0, 0.0])).high == math.inf
+
+
+def test_a_branch_that_diverged_is_beyond_doubt():
+    branches = [*made_up([0, 0.001]), Branch(32, (2.0,) * 5 + (math.inf,) * 3)]
+    found = critical_batch(branches)
+    assert (found.value, found.high) == (16, 32)
+    decision = decide_critical(found, 10, 1000)
+    assert decision.value == 16
+    assert decision.evidence["branches"][-1] == {"batch": 32, "cost": None}
+
+
+def test_branches_see_the_same_samples_from_the_same_weights(tiny_run):
+    recipe, run = tiny_run(choices={"n_steps": 100, "batch": 4, "micro_batch": 4})
+    trial = Trial(Choices.read(run))
+    found = branch(recipe, run, trial, train_step, start=15, n_steps=30, factors=(1, 2, 4))
+    assert [b.batch for b in found] == [4, 8, 16]
+    plain = Session(recipe, run, trial, train_step)  # the first branch is the run itself at a constant rate
+    plain.advance(16)
+    lr = plain.lr_at(16)
+    losses = [plain.update(lr)[0] for _ in range(32)]
+    assert found[0].losses == pytest.approx(np.array(losses).reshape(8, 4).mean(1))
+    first = [b.losses[0] for b in found]
+    assert max(first) - min(first) < 0.3 * first[0]  # the first updates hardly differ: same weights, same samples
+    by_hand = Session(recipe, run, Trial(trial.choices.model_copy(update={"batch": 8})), train_step)
+    ids = [list(plain.loader.ids_at(s)) for s in (16, 17)]
+    assert list(by_hand.loader.ids_at(8)) == ids[0] + ids[1]

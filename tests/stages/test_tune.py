@@ -1,0 +1,155 @@
+"""danlu tune, whole: arms of a recipe on a small table, refused, resumed, written."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+import danlu
+from danlu import cli
+from danlu.base.errors import UserError
+from danlu.base.runfolder import read_json
+from danlu.recipe import Recipe
+from danlu.stages import train
+from danlu.stages.tune import parse_budget, parse_try
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    rng = random.Random(1)
+    rows = []
+    for _ in range(1200):
+        a, b = rng.gauss(0, 1), rng.gauss(0, 1)
+        rows.append(f"{a:.4f},{b:.4f},{'yes' if math.sin(3 * a) + 0.3 * b > 0 else 'no'}")
+    path.write_text("a,b,y\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def recipe(table, **changes) -> Recipe:
+    sections = {
+        "data": {"kind": "table", "path": str(table), "target": "y", "split": {"kind": "random", "validation": 0.5}},
+        "model": {"kind": "mlp", "layers": [16, 16], "activation": "gelu"}, "task": {"kind": "classify"},
+        "optimizer": {"kind": "adamw"}, "train": {"length": "200 steps", "batch": 32, "threads": 1},
+        "plan": {"budget": "1 s"},
+    }  # fmt: skip
+    return Recipe(name="arms", **{k: {**sections.get(k, {}), **changes.get(k, {})} for k in {**sections, **changes}})
+
+
+def test_a_crippled_arm_loses_and_everything_is_written(table, tmp_path):
+    found = danlu.tune(
+        recipe(table), ["model.activation=gelu,identity"], tmp_path / "run", budget="40 runs", length="60 steps",
+        write=tmp_path / "won.toml",
+    )  # fmt: skip
+    assert found["winner"] == "activation gelu"
+    assert found["comparisons"][0]["found"] == "worse"
+    assert found["verdict"] == "activation gelu wins: it is the default, and every other arm is measurably worse."
+    written = read_json(tmp_path / "run" / "tune" / "result.json")
+    assert {k: v for k, v in found.items() if k != "folder"} == written
+    lines = [json.loads(line) for line in (tmp_path / "run" / "tune" / "trials.jsonl").read_text().splitlines()]
+    assert len(lines) == found["cost"]["runs"]
+    assert {line["n_steps"] for line in lines} == {60}
+    assert Recipe.load(tmp_path / "won.toml").model_dump() == recipe(table).model_dump()
+    with pytest.raises(UserError, match="is there already, and is not overwritten"):
+        danlu.tune(recipe(table), [], write=tmp_path / "won.toml")
+
+
+def test_a_killed_tune_goes_on_where_it_was(table, tmp_path, monkeypatch):
+    real, asked = train.run_trial, []
+
+    def counted(recipe, run, trial):
+        asked.append((dict(trial.settings), trial.seed))
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        return real(recipe, run, trial)
+
+    monkeypatch.setattr(train, "run_trial", counted)
+    given = (recipe(table), ["model.activation=gelu,tanh"], tmp_path / "run")
+    stop = 9
+    with pytest.raises(KeyboardInterrupt):
+        danlu.tune(*given, budget="16 runs", length="10 steps")
+    log = tmp_path / "run" / "tune" / "trials.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"key": "torn')
+    stop = 0
+    found = danlu.tune(*given, budget="16 runs", length="10 steps")
+    assert len(asked) == found["cost"]["runs"] + 1
+    again = danlu.tune(*given, budget="16 runs", length="10 steps")
+    assert len(asked) == found["cost"]["runs"] + 1
+    assert again == found
+
+
+def test_losses_are_compared_by_a_metric_that_both_report(table, tmp_path):
+    given = (recipe(table), ["task.loss=cross_entropy,focal"], tmp_path / "run")
+    with pytest.raises(
+        UserError, match=r"--metric must name a metric when arms differ in task.loss.*--metric accuracy"
+    ):
+        danlu.tune(*given)
+    found = danlu.tune(*given, metric="log_loss", budget="14 runs", length="20 steps")
+    assert not found["higher_is_better"]
+    assert found["arms"][0]["name"] == "loss cross_entropy"
+    assert any("validation split" in note for note in found["notes"])
+    with pytest.raises(UserError, match=r"--metric must be one that short runs report \(.*accuracy.*\)"):
+        danlu.tune(*given, metric="bleu", budget="14 runs", length="20 steps")
+
+
+def test_an_optimizer_arm_has_its_own_laws_and_a_given_rate_is_kept(table, tmp_path):
+    found = danlu.tune(recipe(table), ["optimizer.kind=adamw,sgd"], tmp_path / "a", budget="13 runs", length="10 steps")
+    first = [arm["bracket"][1][0] for arm in found["arms"]]
+    assert first[1] > 20 * first[0]
+    given = recipe(table, optimizer={"lr": 0.003})
+    found = danlu.tune(given, ["model.dropout=0,0.5"], tmp_path / "b", budget="6 runs", length="10 steps")
+    assert [arm["bracket"] for arm in found["arms"]] == [[], []]
+    assert "is given, so all arms train at it" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("tries", "asked", "sentence"),
+    [
+        ([], {}, "danlu tune needs what to compare"),
+        (["model.activation"], {}, "--try must be section.key=value,value"),
+        (["model.activation=gelu"], {}, "must list at least two different values"),
+        (["model.activation=gelu,gelu"], {}, "must list at least two different values"),
+        (["model.activatoin=gelu,silu"], {}, "--try: model.activatoin is not a setting of mlp.*Fix: rename it to activation"),
+        (["model.activation=gelu,sliu"], {}, "--try: model.activation must be"),
+        (["train.batch=8,16"], {}, "train.batch is not a setting that arms are compared in.*danlu plan answers it"),
+        (["task.kind=classify,regress"], {}, "must be asked the same question"),
+        (["model.dropout=0,0.1"], {"budget": "lots"}, "--budget must be a time or a number of runs"),
+        (["model.dropout=0,0.1"], {"budget": "11 runs"}, "--budget must pay for at least 12 runs"),
+        (["model.dropout=0,0.1"], {"length": "3 epochs"}, "--length must be a share"),
+    ],
+)  # fmt: skip
+def test_refusals_are_one_sentence(table, tmp_path_factory, tries, asked, sentence):
+    folder = tmp_path_factory.getbasetemp() / "refused"
+    with pytest.raises(UserError, match=sentence) as refused:
+        danlu.tune(recipe(table), tries, folder, **asked)
+    assert "\n" not in str(refused.value)
+
+
+def test_values_are_read_as_in_a_recipe():
+    assert parse_try("model.layers=[8, 8],[16]") == ("model.layers", [[8, 8], [16]])
+    assert parse_try("train.l2=0,1e-3") == ("train.l2", [0, 1e-3])
+    assert parse_budget("2 min").amount == 120
+
+
+def test_the_screen(table, tmp_path, capsys):
+    file = tmp_path / "r.toml"
+    file.write_text(recipe(table).sparse_toml())
+    words = [
+        "tune",
+        str(file),
+        "--try",
+        "model.activation=gelu,identity",
+        "--budget",
+        "40 runs",
+        "--length",
+        "60 steps",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words, "--out", str(tmp_path / "run")])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "better by" in out
+    assert "activation identity: its loss is" in out
+    assert "activation gelu wins" in out
