@@ -137,7 +137,9 @@ def resume(run: RunPath, allow_code: AllowCode = None) -> None:
 @app.command()
 def extend(
     run: RunPath,
-    length: Annotated[str, typer.Option("--length", help='Of the whole longer run: "4000 steps", "6 epochs", "10 min".')],
+    length: Annotated[
+        str, typer.Option("--length", help='Of the whole longer run: "4000 steps", "6 epochs", "10 min".')
+    ],
     out: Out = None,
     allow_code: AllowCode = None,
 ) -> None:

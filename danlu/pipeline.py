@@ -169,7 +169,12 @@ def train_steps(
 
 
 def extend(
-    run: Path | str, length: str, out: Path | str | None = None, *, allow_code: Iterable[str] = (), progress: Progress = quiet
+    run: Path | str,
+    length: str,
+    out: Path | str | None = None,
+    *,
+    allow_code: Iterable[str] = (),
+    progress: Progress = quiet,
 ) -> Run:
     """A longer run from the start of a run's cool-down, in a folder of its own: trained, scored, reported. `length` is
     that of the whole run: "4000 steps", "6 epochs"."""

@@ -113,9 +113,10 @@ def bent(x: Values, b: float) -> Values:
 
 
 def bent_design(x: Values, b: float) -> Values:
-    """log L = c - s bent(x, b), x the log of the length: the log-log curve with a slope that flattens, as that of any
-    L = E + B n^-a does."""
-    return np.stack([np.ones(len(x)), -bent(x[:, 0], b)], axis=1)
+    """log L = c + g hot - s bent(x, b), x the log of the length: the log-log curve with a slope that flattens, as that of
+    any L = E + B n^-a does. Points of the training curve (hot = 1) lie higher by g, which is the noise of a rate that was
+    not cooled and whatever else tells training from validation loss."""
+    return np.stack([np.ones(len(x)), x[:, 1], -bent(x[:, 0], b)], axis=1)
 
 
 def areas(rates: Values, fade: float) -> tuple[Values, Values]:

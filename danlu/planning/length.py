@@ -1,7 +1,7 @@
 """Where a run's loss will end, said while it is young, and which lengths are worth it. Torch-free.
 
-    forecast(seen) -> Forecast                   at plan.forecast of the run, from its curve and its cooled copies
-    forecast_at_plan(proxies, n_steps) -> ...    before it, from short runs that were trained to their end
+forecast(seen) -> Forecast                   at plan.forecast of the run, from its curve and its cooled copies
+forecast_at_plan(proxies, n_steps) -> ...    before it, from short runs that were trained to their end
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from danlu.planning import curves
 from danlu.planning.curves import Law, Prior, Values
+from danlu.planning.forks import HOT
 from danlu.planning.prediction import VALIDATION_LOSS, Prediction, predict, unknown
 
 
@@ -88,7 +90,68 @@ class Forecast:
         }  # fmt: skip
 
 
+FORK_SD, BIN_SD = 0.01, 0.01
+"""Of the log of a fork's loss and of a stretch of training losses: what a law cannot explain, whatever was measured."""
+N_BINS = 8
+"""Stretches of the training curve, equally wide in the log of the step."""
+FIRST = 0.25
+"""The curve is looked at from this share of what was seen on: what is earlier follows no law of the late part."""
+BENDS = tuple(np.linspace(-0.2, 3.0, 33))
+"""Grid of bends b: how fast the slope of log loss over log steps flattens."""
+BEND_MEDIAN, BEND_SPREAD = 0.8, 0.8
+Z80, Z95 = 1.2816, 1.9600
+
+
 def forecast(seen: Seen) -> Forecast:
     """From the run's own past."""
     step = len(seen.losses)
-    return Forecast(step, [unknown(VALIDATION_LOSS, "per target", "in work")], "forecast: in work")
+    reason = why_unknown(seen)
+    if reason:
+        said = f"forecast: the final validation loss cannot be told: {reason}"
+        return Forecast(step, [unknown(VALIDATION_LOSS, "per target", reason, "forecast")], said)
+    law = run_law(seen)
+    mean, sd = (float(v[0]) for v in law.at(at_length(seen, [seen.n_steps])))
+    why = f"cooled copies of the run at steps {', '.join(str(f.end) for f in seen.forks)} and its training curve, carried on"
+    found = predict(VALIDATION_LOSS, math.exp(mean), "per target", why, "forecast", factor=math.exp(sd))
+    said = f"forecast: final validation loss {found.value:.4g} (80%: {found.low80:.4g} to {found.high80:.4g})"
+    return Forecast(step, [found], said)
+
+
+def why_unknown(seen: Seen) -> str:
+    """Why nothing can be said, or nothing."""
+    losses = [fork.loss for fork in seen.forks]
+    if any(loss is None or loss <= 0 for loss in losses) or len(losses) < 2:
+        return "a cooled copy diverged" if None in losses else "its losses are not positive"
+    return ""
+
+
+def run_law(seen: Seen) -> Law:
+    """log loss of a run that is cooled down at its end, over the log of its length, from forks and training curve."""
+    forks = [(fork.end, fork.loss or math.nan, 0.0, FORK_SD) for fork in seen.forks]
+    rows = np.array([*forks, *stretches(seen)])
+    last = max(fork.end for fork in seen.forks)
+    inputs = np.stack([np.log(rows[:, 0] / last), rows[:, 2]], axis=1)
+    logs = np.log(rows[:, 1])
+    weights = [math.exp(-0.5 * ((b - BEND_MEDIAN) / BEND_SPREAD) ** 2) for b in BENDS]
+    start = np.array([logs[len(forks) - 1], 0.0, 0.2])
+    prior = Prior(BENDS, weights, start, np.array([1.0, 1.0, 0.5]), (False, False, True))
+    return curves.fitted(curves.bent_design, inputs, logs, rows[:, 3], prior)
+
+
+def at_length(seen: Seen, n_steps: Sequence[float]) -> Values:
+    """Inputs of run_law for cooled runs of these lengths."""
+    last = max(fork.end for fork in seen.forks)
+    return np.stack([np.log(np.asarray(n_steps, float) / last), np.zeros(len(n_steps))], axis=1)
+
+
+def stretches(seen: Seen) -> list[tuple[float, float, float, float]]:
+    """(middle step, mean training loss, 1, standard deviation of its log) of stretches of the curve at its full rate."""
+    losses, hot = np.asarray(seen.losses), np.asarray(seen.rates[: len(seen.losses)]) > HOT
+    edges = np.unique(np.geomspace(max(2, FIRST * len(losses)), len(losses), N_BINS + 1).astype(int))
+    found = []
+    for a, b in pairwise(edges):
+        piece = losses[a:b][hot[a:b]]
+        if len(piece) >= 2 and piece.mean() > 0:
+            scatter = piece.std(ddof=1) / piece.mean() / math.sqrt(len(piece))
+            found.append((math.sqrt(a * b), float(piece.mean()), 1.0, math.hypot(BIN_SD, scatter)))
+    return found

@@ -97,7 +97,7 @@ def steps_of(recipe: Recipe, old: RunFolder, was: Choices, length: Length, step:
         "steps": length.amount * was.batch, "samples": length.amount, "tokens": length.amount / context,
         "epochs": length.amount * n_unique / context,
     }[length.unit]  # fmt: skip
-    return math.ceil(samples / was.batch - 1e-9)
+    return int(math.ceil(samples / was.batch - 1e-9))
 
 
 def check_longer(recipe: Recipe, choices: Choices, was: Choices, step: int) -> None:
@@ -120,7 +120,9 @@ def fill(recipe: Recipe, run: RunFolder, old: RunFolder, choices: Choices, saved
     kept = [d for d in plan["decisions"] if d["name"] not in ("train.length", "train.n_steps", "plan.forecast")]
     kept.append({"name": "train.n_steps", "value": choices.n_steps, "origin": "derived", "why": why, "source": "", "valid": "",
                  "in_range": True})  # fmt: skip
-    write_json(run.plan, plan | {"decisions": kept, "predictions": [], "choices": body, "fingerprint": fingerprint(body)})
+    write_json(
+        run.plan, plan | {"decisions": kept, "predictions": [], "choices": body, "fingerprint": fingerprint(body)}
+    )
     run.train.mkdir(parents=True, exist_ok=True)
     for name in ("metrics.jsonl", "sample_ids.bin"):
         shutil.copyfile(old.train / name, run.train / name)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-
 from statistics import median
 from typing import Any
 
@@ -108,7 +107,11 @@ class ForkLog:
     """train/forks.json: which forks are planned, which are done; beside it the forecast made of all of them."""
 
     def __init__(self, run: RunFolder, choices: Choices) -> None:
-        self.path, self.forecast, self.planned = run.train / "forks.json", run.train / "forecast.json", dict(choices.forks)
+        self.path, self.forecast, self.planned = (
+            run.train / "forks.json",
+            run.train / "forecast.json",
+            dict(choices.forks),
+        )
         self.done = [ForkSeen(**entry) for entry in read_json(self.path)] if self.path.is_file() else []
         self.told = self.forecast.is_file()
 

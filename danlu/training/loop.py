@@ -116,7 +116,10 @@ class Loop:
         """Cool a copy down where that is planned (training/fork.py); after the last one the run's end is predicted."""
         step = self.state.position.step
         if n_cool := self.forks.due(step):
-            lr, forked = self.lr(), Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped)
+            lr, forked = (
+                self.lr(),
+                Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped),
+            )
             done = forked.cooled(step, [lr * (1 - i / n_cool) for i in range(n_cool)])
             if done is not None:
                 self.forks.add(done)
