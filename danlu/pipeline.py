@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from danlu.base.contracts import DataCard, Metric, Progress, Scores, StepReport
 from danlu.base.errors import GateError, UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_text
+from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -294,14 +295,20 @@ def run_stage(stage: str, made: Run, progress: Progress) -> None:
 
 
 def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
-    """The verb, imported only now: most of them load torch. Plan is handed train's stopwatch: stages know no others."""
+    """The verb, imported only now: most of them load torch. Plan is handed train's tools: stages know no others."""
     verb = getattr(import_module(f"danlu.stages.{stage}"), stage)
     if stage == "report":
         return lambda recipe, folder, tell: verb(folder)
     if stage == "plan":
-        train = import_module("danlu.stages.train")
-        return lambda recipe, folder, tell: verb(recipe, folder, tell, partial(train.time_steps, recipe, folder))
+        return lambda recipe, folder, tell: verb(recipe, folder, tell, lab_of(recipe, folder))
     return verb  # type: ignore[no-any-return]
+
+
+def lab_of(recipe: Recipe, folder: RunFolder) -> Lab:
+    """What plan measures with: train's stopwatch and its short runs."""
+    from danlu.stages import train
+
+    return Lab(partial(train.time_steps, recipe, folder), partial(train.run_trial, recipe, folder))
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from danlu.base.settings import Auto
 from danlu.optim.adam import AdamRule
-from danlu.optim.groups import DecaySettings, Factor, Rate, Share
+from danlu.optim.groups import DecaySettings, Factor, Rate, Share, planned
 
 if TYPE_CHECKING:
     from danlu.optim.driver import Rule
@@ -24,9 +24,9 @@ class AdamW(DecaySettings):
     """AdamW (Loshchilov & Hutter 2017)."""
     beta1: Share = 0.9
     """Share of the gradient's running mean kept at each update."""
-    beta2: Share = 0.95
-    """Share of the squared gradient's running mean kept at each update (0.95: GPT-3, Brown 2020; small batches
-    want it nearer to 1, so that its half-life in tokens stays the same: Marek 2025, 2507.07101)."""
+    beta2: Share | Auto = 0.95
+    """Share of the squared gradient's running mean kept at each update (0.95: GPT-3, Brown 2020). "auto": nearer to 1
+    for small batches, so that its half-life in tokens stays the same (Marek 2025, 2507.07101)."""
     eps: Rate = 1e-8
     """Added to the root of the squared mean, in gradient units."""
     weight_decay: Factor | Auto = "auto"
@@ -34,4 +34,5 @@ class AdamW(DecaySettings):
 
     def rule(self) -> Rule:
         """Adam with its decay apart."""
-        return AdamRule("adamw", self.beta1, self.beta2, self.eps, is_decoupled=True)
+        beta2 = planned(self.beta2, "optimizer.beta2", 0.95)
+        return AdamRule("adamw", self.beta1, beta2, self.eps, is_decoupled=True)

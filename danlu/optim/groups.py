@@ -122,15 +122,17 @@ class DecaySettings(OptimizerSettings):
 
     def decay_of(self, role: Role) -> float:
         """Matrices decay; vectors and embeddings when so set."""
-        if self.weight_decay == "auto":
-            raise UserError(
-                "optimizer.weight_decay",
-                "must be a number when the optimizer is built",
-                got="auto",
-                fix="plan the run first, or set a number such as 0.1",
-            )
+        decay = planned(self.weight_decay, "optimizer.weight_decay", 0.1)
         skipped = (role == "vector" and not self.decay_vectors) or (role == "embedding" and not self.decay_embeddings)
-        return 0.0 if skipped else self.weight_decay
+        return 0.0 if skipped else decay
+
+
+def planned(value: float | Auto, setting: str, example: float) -> float:
+    """A setting that the plan has answered."""
+    if value == "auto":
+        fix = f"plan the run first, or set a number such as {example:g}"
+        raise UserError(setting, "must be a number when the optimizer is built", got="auto", fix=fix)
+    return value
 
 
 def group_parameters(model: nn.Module, settings: OptimizerSettings) -> list[Group]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from danlu.base.settings import Auto
 from danlu.optim.adam import AdamRule
-from danlu.optim.groups import DecaySettings, Factor, Group, Rate, Role, Share
+from danlu.optim.groups import DecaySettings, Factor, Group, Rate, Role, Share, planned
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +56,8 @@ class Muon(DecaySettings):
     """Embeddings, head and vectors learn at this multiple of lr, by AdamW."""
     beta1: Share = 0.9
     """AdamW's share of the gradient's running mean kept."""
-    beta2: Share = 0.95
-    """AdamW's share of the squared gradient's running mean kept."""
+    beta2: Share | Auto = 0.95
+    """AdamW's share of the squared gradient's running mean kept. "auto": as AdamW's."""
     eps: Rate = 1e-8
     """AdamW's epsilon, in gradient units."""
     weight_decay: Factor | Auto = "auto"
@@ -78,7 +78,8 @@ class Muon(DecaySettings):
         if group.role == "hidden":
             return [(group, self.rule())]
         group = dataclasses.replace(group, lr_scale=group.lr_scale * self.adam_lr_ratio)
-        return [(group, AdamRule("adamw", self.beta1, self.beta2, self.eps, is_decoupled=True))]
+        beta2 = planned(self.beta2, "optimizer.beta2", 0.95)
+        return [(group, AdamRule("adamw", self.beta1, beta2, self.eps, is_decoupled=True))]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 from danlu.planning.choices import Choices
 from danlu.planning.ledger import Decision
 from danlu.planning.noise_scale import NoiseScale
-from danlu.planning.timing import TimeSteps
+from danlu.planning.trials import TimeSteps
 
 SHARE, SHARE_SD = 0.25, 0.9
 """Best batch over noise scale, and how far that varies from task to task, as sd of its logarithm."""

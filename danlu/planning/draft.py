@@ -128,6 +128,21 @@ class Draft:
             batch=batch, optimizer=settings.kind, settings=settings, lr=lr,
         )  # fmt: skip
 
+    @property
+    def placeholders(self) -> dict[str, float]:
+        """Numbers for what is open in the optimizer, while steps are only timed."""
+        is_open = getattr(self.recipe.optimizer, "beta2", None) == "auto"
+        return {"lr": 1e-4, "weight_decay": 0.0} | ({"beta2": 0.95} if is_open else {})
+
+    def beta2(self, choices: Choices, n_hidden: int = 0) -> dict[str, float]:
+        """{"beta2": ..} where the recipe leaves it to the plan; a sample by number counts as one token."""
+        if getattr(self.recipe.optimizer, "beta2", None) != "auto":
+            return {}
+        n_tokens = float(choices.n_steps * choices.batch * self.context)
+        kind = getattr(self.recipe.optimizer, "kind", "")
+        facts = Facts(n_hidden, self.context, self.n_unique, n_tokens, choices.batch, kind)
+        return {"beta2": self.decide(priors.beta2(facts))}
+
     def note_length(self, shape: DecoderShape) -> None:
         """Answer a length of auto, before anything asks for it."""
         if self.recipe.train.length == "auto":

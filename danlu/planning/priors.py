@@ -136,8 +136,18 @@ DECAY = Law(
     "Bergsma 2025 (Power Lines), 2505.13738; Wang & Aitchison 2024, 2405.13698",
     "AdamW, N from 1.1e8 to 3.3e9, D/N from 20 to 320",
 )  # fmt: skip
+HALF_LIFE, HALF_LIFE_SHARE = 7.1e6, 1 / 30
+"""Tokens over which Adam's second moment forgets half (0.95 at 512 samples of 1,024 tokens), and its most of a run."""
+BETA2_RANGE = 0.9, 0.9999
+"""beta2 is kept between these, as Delphi keeps it."""
+BETA2 = Law(
+    "token_half_life", "optimizer.beta2", "beta2 = 2^(-1/h), h = min(7.1e6 / B, S / 30) updates, within 0.9 and 0.9999",
+    "Marek 2025, 2507.07101, section 3: the second moment's half-life stays the same in tokens, beta2 = beta2_0^(B/B_0), "
+    "here from 0.95 at 5.2e5 tokens; the share of a short run: benchmarks/noise_scale.md",
+    "AdamW, N from 3e7 to 1.3e9, B from 1 to 4,096 samples",
+)  # fmt: skip
 LAWS = (
-    LENGTH, SIZE, BATCH, STEP_LAW, MUON, MUON_SPECTRAL, LION, ADAMH, RMSPROP, SGD, DECAY
+    LENGTH, SIZE, BATCH, STEP_LAW, MUON, MUON_SPECTRAL, LION, ADAMH, RMSPROP, SGD, DECAY, BETA2
 )  # fmt: skip
 """Every law, in the order in which a plan uses them."""
 
@@ -219,6 +229,16 @@ def weight_decay(facts: Facts) -> Decision:
     numbers = f"D/N = {per_parameter:.3g} gives tau = {tau:.3g}, and B = {facts.batch_tokens:,}, eta = {facts.lr:g} give {value:g}"
     known = within(facts.n_hidden, (1.1e8, 3.3e9)) and 20 <= per_parameter <= 320 and facts.optimizer == "adamw"
     return DECAY.decide(value, numbers, known, value / 2, value * 2)
+
+
+def beta2(facts: Facts) -> Decision:
+    """optimizer.beta2, from the batch and the length: what a second moment remembers is counted in tokens, not updates."""
+    updates = max(1.0, min(HALF_LIFE / facts.batch_tokens, HALF_LIFE_SHARE * facts.n_steps))
+    value = round(min(max(0.5 ** (1 / updates), BETA2_RANGE[0]), BETA2_RANGE[1]), 4)
+    numbers = f"B = {facts.batch_tokens:,} and S = {facts.n_steps:,.0f} give h = {updates:.3g} and {value:g}"
+    known = within(facts.n_hidden, (3e7, 1.3e9)) and facts.optimizer in ("adam", "adamw")
+    low, high = (min(max(0.5 ** (k / updates), BETA2_RANGE[0]), BETA2_RANGE[1]) for k in (4, 0.25))
+    return BETA2.decide(value, numbers, known, low, high)
 
 
 def within(value: float, ends: tuple[float, float]) -> bool:

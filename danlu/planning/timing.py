@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -13,9 +12,8 @@ from danlu.planning import priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.memory import training_memory
+from danlu.planning.trials import TimeSteps
 
-TimeSteps = Callable[[Choices, int, float], list[float]]
-"""(choices, at least this many steps, at least this many seconds) -> seconds of each: stages/train.time_steps."""
 PROVISIONAL_BATCH = 16
 """Samples of a step that is timed before the batch is known."""
 N_TIMED, AT_LEAST_S = 3, 0.15
@@ -45,7 +43,7 @@ def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
         device=machine.device, threads=machine.threads, precision=precision, attention=attention,
         operations="native" if has_native else "plain", compile=recipe.train.compile is True, batch=batch,
         micro_batch=batch if micro_batch == "auto" else min(micro_batch, batch), n_steps=1, model=chosen,
-        optimizer={"lr": 1e-4, "weight_decay": 0.0}, evaluate_every=None, signals_every=None, save_every_steps=None,
+        optimizer=draft.placeholders, evaluate_every=None, signals_every=None, save_every_steps=None,
         save_every_s=None, ema=None if recipe.train.ema == "none" else recipe.train.ema,
     )  # fmt: skip
     if recipe.train.batch == "auto" and draft.length.unit != "seconds":

@@ -172,7 +172,7 @@ def weigh(recipe: Recipe, n_vocabulary: int) -> Weights:
 def optimizer_tensors(recipe: Recipe, model: Any) -> list[Any]:
     """The state that the update rule keeps, on the model's device; an auto setting does not change its size."""
     settings: Any = recipe.optimizer
-    fill = {name: 1e-3 for name in ("lr", "weight_decay") if getattr(settings, name, None) == "auto"}
+    fill = {name: 1e-3 for name in ("lr", "weight_decay", "beta2") if getattr(settings, name, None) == "auto"}
     return list(settings.model_copy(update=fill).build(model).tensors().values())
 
 

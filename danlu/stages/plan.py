@@ -21,7 +21,8 @@ from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
-from danlu.planning.timing import TimeSteps, first_choices, memory_of, time_choices
+from danlu.planning.timing import first_choices, memory_of, time_choices
+from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 from danlu.stages.plan_samples import plan_samples
 
@@ -37,12 +38,12 @@ MEMORY_FACTOR = 1.5
 """One standard deviation of counted memory, a guess that scorecards correct: the count leaves out the program itself."""
 
 
-def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSteps) -> Choices:
-    """Resolve, time, write plan.json. `time_steps` is handed in by the pipeline: stages do not call one another."""
+def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choices:
+    """Resolve, time, write plan.json. `lab` is handed in by the pipeline: stages do not call one another."""
     progress("laws", 0, 4)
     card = DataCard(**read_json(run.data / "card.json"))
     if is_samples(recipe):
-        return plan_samples(recipe, run, card, progress, time_steps)
+        return plan_samples(recipe, run, card, progress, lab)
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
     draft = Draft(recipe, card, machine, limit)
@@ -50,7 +51,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, time_steps: TimeSte
     shape = resolve_shape(draft)
     choices = first_choices(draft, shape)
     progress("timing", 1, 4)
-    choices, step_s = time_choices(draft, shape, choices, time_steps)
+    choices, step_s = time_choices(draft, shape, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_length(draft, choices, step_s)
     choices = settle_rates(draft, shape, choices)
@@ -142,6 +143,7 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices
     if hasattr(settings, "weight_decay"):
         decay = settings.weight_decay
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))
+    resolved |= draft.beta2(choices, shape.n_hidden_parameters)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit

@@ -22,7 +22,8 @@ from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
-from danlu.planning.timing import AT_LEAST_S, N_TIMED, TimeSteps, time_dial
+from danlu.planning.timing import AT_LEAST_S, N_TIMED, time_dial
+from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
 
 USABLE = 0.95
@@ -64,7 +65,7 @@ class SampleDraft(Draft):
         return given
 
 
-def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, time_steps: TimeSteps) -> Choices:
+def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, lab: Lab) -> Choices:
     """Resolve, time, write plan.json."""
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
@@ -74,7 +75,7 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
     choices = first_choices(draft)
     progress("timing", 1, 4)
-    choices, step_s = time_choices(draft, choices, time_steps)
+    choices, step_s = time_choices(draft, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_rates(draft, settle_length(draft, choices, step_s))
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)
@@ -110,7 +111,7 @@ def first_choices(draft: SampleDraft) -> Choices:
     return Choices(
         device=machine.device, threads=machine.threads, attention="fused", operations="plain",
         precision="fp32" if train.precision == "auto" else train.precision, compile=train.compile is True,
-        batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer={"lr": 1e-4, "weight_decay": 0.0},
+        batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer=draft.placeholders,
         evaluate_every=None, signals_every=None, save_every_steps=None, save_every_s=None,
         ema=None if train.ema == "none" else train.ema,
     )  # fmt: skip
@@ -173,6 +174,7 @@ def settle_rates(draft: SampleDraft, choices: Choices) -> Choices:
     if hasattr(settings, "weight_decay"):
         decay = settings.weight_decay
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(sample_laws.weight_decay(kind))
+    resolved |= draft.beta2(choices)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     draft.recipe.schedule.lr_at(0, choices.n_steps, lr)  # type: ignore[attr-defined]  # refuses what does not fit

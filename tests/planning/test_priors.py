@@ -98,6 +98,21 @@ def test_weight_decay_by_power_lines():
     assert not priors.weight_decay(replace(facts, optimizer="lion")).in_range
 
 
+def test_beta2_keeps_its_half_life_in_tokens():
+    """0.95 at 512 samples of 1,024 tokens is 0.9999 at one sample (Marek 2025), and of a short run it is a share."""
+    long = Facts(n_hidden=10**8, context=1024, n_unique=10**12, n_tokens=1e11, batch=512)
+    assert priors.beta2(long).value == pytest.approx(0.95, abs=2e-4)
+    for batch in (32, 64, 256, 1024):
+        found = priors.beta2(replace(long, batch=batch))
+        assert found.value == pytest.approx(max(0.9, 0.95 ** (batch / 512)), abs=2e-4)
+        assert found.low <= found.value <= found.high
+    assert priors.beta2(replace(long, batch=1)).value == pytest.approx(0.9999, abs=2e-4)
+    assert priors.beta2(replace(long, batch=16384)).value == 0.9
+    short = replace(SMALL, n_tokens=600 * 32 * 64, batch=32)
+    assert priors.beta2(short).value == pytest.approx(0.5 ** (30 / 600), abs=1e-4)
+    assert priors.beta2(replace(short, batch=4)).value == pytest.approx(0.5 ** (30 / 4800), abs=1e-4)
+
+
 def test_length_is_twenty_tokens_a_parameter_until_data_repeat_too_often():
     plenty = priors.length(Facts(n_hidden=10**8, context=1, n_unique=10**12))
     assert parse_length(plenty.value).amount == 2e9

@@ -6,6 +6,7 @@ import pytest
 
 from danlu.base.errors import UserError
 from danlu.planning.choices import Choices
+from danlu.planning.trials import Lab
 from danlu.stages.plan import plan
 from danlu.stages.train import train_steps
 
@@ -21,12 +22,16 @@ def stopwatch(seconds_of):
     return time_steps, asked
 
 
+def no_trial(trial):
+    raise AssertionError("no short run was to be made")
+
+
 def planned(tiny_run, seconds_of=lambda c: 0.01, **sections):
     sections = {"train": {"length": "40 steps"}} | sections
     recipe, run = tiny_run(**sections)
     run.plan.unlink()
     time_steps, asked = stopwatch(seconds_of)
-    choices = plan(recipe, run, lambda *_: None, time_steps)
+    choices = plan(recipe, run, lambda *_: None, Lab(time_steps, no_trial))
     return recipe, run, choices, json.loads(run.plan.read_text()), asked
 
 
@@ -120,3 +125,13 @@ def test_a_size_of_auto_follows_budget_and_data(tiny_run):
     _, _, choices, written, _ = planned(tiny_run, model={"context": 16})
     assert any(d["name"] == "model.size" for d in written["decisions"])
     assert choices.model["width"] >= 8
+
+
+def test_a_beta2_of_auto_is_answered_and_one_that_is_given_is_not_touched(tiny_run):
+    train = {"length": "60 steps", "batch": 16}
+    recipe, run, choices, _, asked = planned(tiny_run, optimizer={"kind": "adamw", "beta2": "auto"}, train=train)
+    assert choices.optimizer["beta2"] == pytest.approx(0.9)  # 2^(-30 / 60) is below its range
+    assert asked[0].optimizer["beta2"] == 0.95
+    assert len(list(train_steps(recipe, run))) == 60
+    *_, choices, _, _ = planned(tiny_run, train=train)
+    assert "beta2" not in choices.optimizer
