@@ -93,11 +93,11 @@ def steps_of(recipe: Recipe, old: RunFolder, was: Choices, length: Length, step:
     train = read_json(old.data / "card.json")["splits"]["train"]
     context = 1 if is_samples else model.context  # type: ignore[attr-defined]
     n_unique = train["n_samples"] if is_samples else train["n_tokens"]
-    samples = {
+    samples: float = {
         "steps": length.amount * was.batch, "samples": length.amount, "tokens": length.amount / context,
         "epochs": length.amount * n_unique / context,
     }[length.unit]  # fmt: skip
-    return int(math.ceil(samples / was.batch - 1e-9))
+    return math.ceil(samples / was.batch - 1e-9)
 
 
 def check_longer(recipe: Recipe, choices: Choices, was: Choices, step: int) -> None:
