@@ -114,22 +114,22 @@ def tasks() -> dict[str, Task]:
         Task("table-classify", sampled(
             {"kind": "table", "path": "$DANLU_DATA/adult/adult.data", "names": ADULT, "target": "income",
              "drop": ["fnlwgt"], "normalize": "quantile", "split": {"kind": "random", "validation": 0.2}},
-            {"kind": "mlp", "layers": [1024, 512], "dropout": 0.2}, "classify"), 200_000, 256, 2e-3, "fp32"),
+            {"kind": "mlp", "layers": [1024, 512], "dropout": 0.3}, "classify"), 80_000, 128, 2e-3, "fp32"),
         Task("table-regress", sampled(
             {"kind": "table", "path": "$DANLU_DATA/bike_sharing/hour.csv", "target": "cnt", "target_transform": "log1p",
              "drop": ["instant", "dteday", "casual", "registered"], "split": {"kind": "random", "validation": 0.2},
              "types": dict.fromkeys(("hr", "mnth", "weekday", "season", "weathersit"), "category")},
-            {"kind": "mlp", "layers": [512, 256]}, "regress"), 1_000_000, 256, 2e-3, "fp32"),
+            {"kind": "mlp", "layers": [1024, 1024]}, "regress"), 120_000, 128, 2e-3, "fp32"),
         Task("series", sampled(
             {"kind": "series", "path": "$DANLU_DATA/beijing_pm25", "time": ["year", "month", "day", "hour"],
              "targets": ["pm2.5"], "drop": ["No"], "history": 48, "horizon": 24, "calendar": True},
-            {"kind": "recurrent", "cell": "gru", "width": 48}, "forecast", period=24), 130_000, 128, 2e-3, "fp32"),
+            {"kind": "recurrent", "cell": "gru", "width": 48}, "forecast", period=24), 50_000, 128, 2e-3, "fp32"),
         Task("speech", sampled(
             {"kind": "audio", "path": "$DANLU_DATA/fsdd/recordings", "spoken": DIGITS, "unit": "words",
              "names": "(?P<text>[0-9])_(?P<speaker>[a-z]+)_[0-9]+",
-             "split": {"kind": "random", "validation": 0.25}},
-            {"kind": "deepspeech", "channels": [16, 32], "kernels": [[5, 5], [3, 3]], "strides": [[2, 2], [2, 2]],
-             "width": 64, "n_layers": 1}, "transcribe"), 30_000, 32, 4e-3, "fp32"),
+             "split": {"kind": "random", "validation": 0.4}},
+            {"kind": "deepspeech", "channels": [32, 64], "kernels": [[5, 5], [3, 3]], "strides": [[2, 2], [2, 2]],
+             "width": 64, "n_layers": 1}, "transcribe"), 8_000, 32, 4e-3, "fp32"),
         Task("tagging", sampled(
             {"kind": "protein", "path": "$DANLU_DATA/protein_sequences/flip_secondary_structure_splits.zip/splits/sequences.fasta",
              "labels": "sampled.fasta", "mask": "mask.fasta", "augment": {"crop": 128},
