@@ -107,6 +107,11 @@ def power_design(n: Values, b: float) -> Values:
     return np.stack([np.ones(len(n)), n[:, 0] ** -b], axis=1)
 
 
+def hot_power_design(x: Values, b: float) -> Values:
+    """The same with a second input that says which points are of the training curve, higher by a constant: [1, hot, n^-b]."""
+    return np.stack([np.ones(len(x)), x[:, 1], x[:, 0] ** -b], axis=1)
+
+
 def bent(x: Values, b: float) -> Values:
     """(1 - exp(-b x)) / b, which is x at b = 0: a slope that shrinks by exp(-b) with each factor e."""
     return x if abs(b) < 1e-9 else -np.expm1(-b * x) / b

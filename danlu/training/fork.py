@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -19,14 +19,17 @@ import torch
 
 from danlu.base.contracts import Batch, DataCard
 from danlu.base.runfolder import MetricsLog, RunFolder, read_json, write_json
-from danlu.data.samples import SampleSource
+from danlu.build import is_samples
+from danlu.planning import history
 from danlu.planning.choices import Choices
+from danlu.planning.hardware import Machine
 from danlu.planning.length import ForkSeen, Seen, forecast
 from danlu.recipe import Recipe
+from danlu.training.earlier import earlier_runs
 from danlu.training.guards import Verdict
 from danlu.training.state import Average, kept
 from danlu.training.update import Clock, Parts
-from danlu.training.validation import Look
+from danlu.training.validation import Look, open_validation
 
 TrainStep = Callable[
     [Parts, Sequence[Batch], float, Callable[[float, float], Verdict], Clock], tuple[float, dict[str, float], int]
@@ -34,6 +37,8 @@ TrainStep = Callable[
 """One update: stages/train.train_step."""
 NOT_STEP = ("evaluate", "checkpoint")
 """Parts of a step's time that other events take."""
+MOST_OFTEN = 4
+"""The whole validation split is looked at once, after the last fork, when it is at most so many times what looks see."""
 
 
 @dataclass
@@ -48,8 +53,9 @@ class Forked:
     stopped: Callable[[], bool] = lambda: False
     """Whether a signal came: the fork is dropped then, and made again by the next process."""
 
-    def cooled(self, step: int, rates: Sequence[float]) -> ForkSeen | None:
-        """The loss after one update at each of the rates from `step` on (None where one was not finite)."""
+    def cooled(self, step: int, rates: Sequence[float], whole: Look | None = None) -> ForkSeen | None:
+        """The loss before and after one update at each of the rates from `step` on (None where one was not finite), and on
+        the whole split where it is given."""
         began = time.perf_counter()
         failed = False
 
@@ -58,17 +64,19 @@ class Forked:
             failed = not (math.isfinite(loss) and math.isfinite(grad_norm))
             return "skip" if failed else "update"
 
+        before = looked(self.look, self.parts, self.average)[0]
         with put_back(self.parts, self.average):
             for at, rate in enumerate(rates, step):
                 if self.stopped():
                     return None
                 self.train_step(self.parts, self.batches(at), rate, judge, Clock())
                 if failed:
-                    return ForkSeen(step, len(rates), None, 0.0, time.perf_counter() - began)
+                    return ForkSeen(step, len(rates), None, 0.0, time.perf_counter() - began, before)
                 if self.average is not None:
                     self.average.update(at + 1)
             loss, sd = looked(self.look, self.parts, self.average)
-        return ForkSeen(step, len(rates), loss, sd, time.perf_counter() - began)
+            on_all = looked(whole, self.parts, self.average)[0] if whole is not None else None
+        return ForkSeen(step, len(rates), loss, sd, time.perf_counter() - began, before, on_all)
 
 
 def looked(look: Look, parts: Parts, average: Average | None) -> tuple[float, float]:
@@ -124,6 +132,10 @@ class ForkLog:
         self.done.append(fork)
         write_json(self.path, [asdict(fork) for fork in self.done])
 
+    def is_last(self, step: int) -> bool:
+        """Whether no fork is planned after this step."""
+        return step >= max(self.planned, default=0)
+
     @property
     def lacks_forecast(self) -> bool:
         """Whether every planned fork is done and nothing was made of them yet."""
@@ -138,23 +150,41 @@ class ForkLog:
             write_json(self.path, [asdict(fork) for fork in kept])
 
 
+def whole_look(recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> Look | None:
+    """A look at the whole validation split; None where the run's looks see all of it, or it is more than MOST_OFTEN times
+    what they see."""
+    split, limits = card.splits["validation"], recipe.evaluate
+    size, part = (
+        (split.n_samples, limits.during_samples) if is_samples(recipe) else (split.n_tokens, limits.during_tokens)
+    )
+    if not part < size <= MOST_OFTEN * part:
+        return None
+    all_of_it = limits.model_copy(update={"during_tokens": size, "during_samples": size})
+    return open_validation(recipe.model_copy(update={"evaluate": all_of_it}), run, card, choices)
+
+
 def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) -> list[str]:
-    """The forecast from what this run has shown (planning/length.py), written to train/forecast.json; its sentence."""
+    """The forecast from what this run has shown and from earlier ones (planning/length.py), with intervals as past
+    scorecards on this machine ask for, written to train/forecast.json; its sentence."""
     last = max(step for step, _ in choices.forks)
     log = MetricsLog(run.train / "metrics.jsonl")
     rows = [row for row in log if row["step"] <= last and row.get("loss") is not None and "times" in row]
     schedule: Any = recipe.schedule
     model: Any = recipe.model
-    train, is_samples = card.splits["train"], isinstance(recipe.data, SampleSource)
+    train = card.splits["train"]
     seen = Seen(
         rates=tuple(schedule.lr_at(step, choices.n_steps, 1.0) for step in range(choices.n_steps)),
         losses=tuple(row["loss"] for row in rows),
-        looks=tuple((row["step"], row["validation"]["loss"]) for row in rows if "validation" in row),
         forks=tuple(ForkSeen(**entry) for entry in read_json(run.train / "forks.json")),
-        units_per_step=choices.batch * (1 if is_samples else model.context),
-        n_unique=train.n_samples if is_samples else train.n_tokens,
+        units_per_step=choices.batch * (1 if is_samples(recipe) else model.context),
+        n_unique=train.n_samples if is_samples(recipe) else train.n_tokens,
         step_s=median(sum(s for part, s in row["times"].items() if part not in NOT_STEP) for row in rows),
+        earlier=tuple(earlier_runs(recipe, run, choices, card, last / choices.n_steps)),
     )
     found = forecast(seen)
+    machine = read_json(run.plan).get("machine")
+    if machine:
+        past = history.read(history.machine_key(Machine(**machine)))
+        found = replace(found, predictions=[history.recalibrated(p, past) for p in found.predictions])
     write_json(run.train / "forecast.json", found.to_json())
     return [found.sentence]

@@ -24,7 +24,7 @@ from danlu.parallel.checkpoint import CheckpointWriter, load_newest
 from danlu.parallel.mesh import Alone
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
-from danlu.training.fork import Forked, ForkLog, TrainStep, predict
+from danlu.training.fork import Forked, ForkLog, TrainStep, predict, whole_look
 from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch, trouble
@@ -120,7 +120,9 @@ class Loop:
                 self.lr(),
                 Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped),
             )
-            done = forked.cooled(step, [lr * (1 - i / n_cool) for i in range(n_cool)])
+            rates = [lr * (1 - i / n_cool) for i in range(n_cool)]
+            whole = whole_look(self.recipe, self.run, self.card, self.choices) if self.forks.is_last(step) else None
+            done = forked.cooled(step, rates, whole)
             if done is not None:
                 self.forks.add(done)
         if self.forks.lacks_forecast:
