@@ -41,6 +41,20 @@ class Draft:
     began: float = field(default_factory=time.perf_counter)
     """When planning began, on the clock that only differences are taken of."""
 
+    @property
+    def seed(self) -> int:
+        """Of the recipe."""
+        return self.recipe.seed
+
+    def run_s(self, batch: int, step_s: float) -> float:
+        """Seconds that the run is to take, as far as is known."""
+        length = self.length
+        return length.amount if length.unit == "seconds" else self.steps_of(length, batch) * step_s
+
+    def left_s(self, run_s: float, share: float = 1.0) -> float:
+        """Seconds left of a share of plan.budget."""
+        return share * self.recipe.plan.budget.seconds(run_s) - (time.perf_counter() - self.began)
+
     def decide(self, decision: Decision) -> Any:
         """Note a decision; its value."""
         self.decisions.append(decision)
