@@ -52,7 +52,7 @@ def case_of(prediction: Prediction, outcome: float) -> Case | None:
     stated = prediction.as_stated()
     at, (low, high) = stated.scale(stated.value or 0.0), map(stated.scale, stated.ends(80))
     error = stated.scale(outcome) - at
-    half = high - at if error >= 0 else at - low
+    half = high - at if error > 0 else at - low if error < 0 else max(high - at, at - low)
     misses = stated.miss(outcome, 80), stated.miss(outcome, 95)
     if not half > 0 or not all(map(math.isfinite, misses)):
         return None

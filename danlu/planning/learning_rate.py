@@ -5,7 +5,8 @@ Loss as a function of the rate is close to a parabola in log rate around its min
 grid, Li 2025, 2503.04715: twice the best rate costs 0.48% of the loss, half of it 0.39%, four times 2.6%, a quarter
 1.1%). So what matters is log rate, and being wrong by d costs about BELOW d^2 or ABOVE d^2 (1 + BEND d^2) per cent of the
 loss. A run that sees D samples in batches of B is stood for by one of D' = s D in batches of B' = B s^0.571, so that B'
-is as far from the best batch for D' as B is for D (B_opt ~ D^0.571, the same paper, equation 1).
+is as far from the best batch for D' as B is for D (B_opt ~ D^0.571, the same paper, equation 1); but not below B / 8,
+because a step of few samples takes nearly as long as one of more.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ RATIO = 3.0
 MOST_RUNS, LEAST_STEPS = 6, 24
 LEAST_BATCH_TARGETS = 64
 """Samples times context of the smallest batch that a short run is made of."""
-USUAL_RUNS, MOST_SHARE, START_S, DEARER = 4, 0.03, 0.1, 1.3
-"""Short runs that are usually made; most of the run's samples that one sees; seconds to set one up; and how much dearer
-its smaller batches make a sample."""
+USUAL_RUNS, LEAST_RUNS, START_S = 4, 3, 0.05
+"""Short runs that are usually made; fewest that say anything; and seconds to set one up."""
+MOST_SHARE, SMALLEST = 0.03, 1 / 8
+"""Most of the run's samples that a short run sees; its smallest batch over the run's."""
+FIXED = 0.25
+"""Of a step's time, what does not shrink with the batch: t(B') = t(B) (FIXED + (1 - FIXED) B' / B), until it is timed."""
 PROXY_SD = 0.6
 """How far the best rate of a short run lies from that of the whole run, sd of the log: benchmarks/planning.md."""
 PROXY_SHIFT = 0.0
@@ -79,7 +83,7 @@ class Belief:
 
     def cost(self, log_rate: float) -> float:
         """Expected loss of choosing a rate, in per cent of the loss above the best."""
-        d = np.clip(log_rate - GRID, -6, 6)
+        d = np.clip(log_rate - GRID, -2, 2)
         return float(np.where(d < 0, BELOW * d**2, ABOVE * d**2 * (1 + BEND * d**2)) @ self.density)
 
     def best(self) -> tuple[float, float]:
@@ -156,11 +160,22 @@ class Probe:
 
 def probe(choices: Choices, context: int, share: float) -> Probe | None:
     """Short runs of `share` of the samples; None where they would be too short to say anything."""
-    n_samples = share * choices.n_steps * choices.batch
-    least = max(1, min(choices.batch, math.ceil(LEAST_BATCH_TARGETS / context)))
-    batch = max(least, round(choices.batch * share**0.571))
-    n_steps = int(n_samples / batch)
+    least = max(SMALLEST * choices.batch, min(choices.batch, LEAST_BATCH_TARGETS / context))
+    batch = max(1, round(max(least, choices.batch * share**0.571)))
+    n_steps = int(share * choices.n_steps * choices.batch / batch)
     return Probe(share, batch, n_steps) if n_steps >= LEAST_STEPS else None
+
+
+def cost(choices: Choices, asked: Probe) -> float:
+    """Of one short run, as a share of the whole one's time."""
+    step = FIXED + (1 - FIXED) * asked.batch / choices.batch
+    return asked.n_steps * step / choices.n_steps
+
+
+def affordable(choices: Choices, context: int, each: float) -> Probe | None:
+    """The longest short runs that cost no more than `each` of the whole run; None where they would say nothing."""
+    fits = [p for share in np.geomspace(MOST_SHARE, 1e-4, 60) if (p := probe(choices, context, float(share)))]
+    return next((p for p in fits if cost(choices, p) <= each), None)
 
 
 @dataclass
@@ -217,29 +232,29 @@ def point(rate: float, outcome: Outcome) -> Point:
 def pays(law: Belief, share: float) -> bool:
     """Whether short runs that cost `share` of the run are worth it: what they are expected to save of the loss, as compute,
     against their cost. The saving is that of a belief as sharp as law and measurement together."""
-    together = 1 / math.sqrt(1 / law.sd**2 + 1 / PROXY_SD**2)
-    saved = BELOW * (law.sd**2 - together**2) * COMPUTE_PER_LOSS / 100
-    return saved > share
+    saved = law.best()[1] - law.seen(law.mean, PROXY_SD).best()[1]
+    return saved * COMPUTE_PER_LOSS / 100 > share
 
 
 def settle(law: Decision, draft: Draft, choices: Choices, step_s: float, run_trial: RunTrial) -> Decision:
     """optimizer.lr: measured where plan.budget allows it and it pays, else the law's answer with the reason. `choices` has all
     but the rate."""
     run_s, before = choices.n_steps * step_s, Belief.of_law(law.value, sd_of(law))
-    allowed_s = draft.left_s(run_s)
-    share = min(MOST_SHARE, (allowed_s - USUAL_RUNS * START_S) / (USUAL_RUNS * DEARER * run_s))
-    asked = probe(choices, draft.context, share) if share > 0 else None
     if draft.recipe.plan.budget.unit == "prior":
         return unmeasured(law, 'plan.budget is "prior"')
+    allowed_s = draft.left_s(run_s)
+    asked = affordable(choices, draft.context, (allowed_s / USUAL_RUNS - START_S) / run_s)
     if asked is None:
-        short = f"{max(0.0, allowed_s):.2g} s of plan.budget are left, too little for {USUAL_RUNS} runs of {LEAST_STEPS} steps"
-        return unmeasured(law, short)
-    if not pays(before, USUAL_RUNS * DEARER * share):
+        left = f"{max(0.0, allowed_s):.2g} s of plan.budget are left"
+        return unmeasured(law, f"{left}, too little for {USUAL_RUNS} runs of {LEAST_STEPS} steps")
+    if not pays(before, USUAL_RUNS * cost(choices, asked)):
         return unmeasured(
             law, "the law is known well enough that short runs would cost more than they are expected to save"
         )
     measured = Measurement(run_trial, choices, asked, draft.seed)
     measured.spread(law.value, allowed_s)
+    if len(measured.points) < LEAST_RUNS:
+        return unmeasured(law, f"only {len(measured.points)} short runs could be made within plan.budget")
     return decided(law, before, measured)
 
 
@@ -260,7 +275,7 @@ def decided(law: Decision, before: Belief, measured: Measurement) -> Decision:
     after = before
     if bowl is not None:
         after = before.seen(bowl.center + PROXY_SHIFT, math.hypot(bowl.sd, PROXY_SD))
-    elif len(measured.points) > 1:
+    else:
         after = edged(before, measured.points)
     rate, cost = after.best()
     rate = float(f"{rate:.3g}")
@@ -278,9 +293,8 @@ def decided(law: Decision, before: Belief, measured: Measurement) -> Decision:
 
 def edged(before: Belief, points: Sequence[Point]) -> Belief:
     """Where the best run lies at an edge: the optimum is at it or beyond, as far as the short runs can tell."""
-    rates = sorted(p.rate for p in points)
-    best = min(points, key=lambda p: p.loss).rate
-    return before.seen(math.log(best) + PROXY_SHIFT, math.hypot(math.log(RATIO), PROXY_SD)) if best in rates else before
+    best = min(points, key=lambda p: p.loss)
+    return before.seen(math.log(best.rate) + PROXY_SHIFT, math.hypot(math.log(RATIO), PROXY_SD))
 
 
 def told(p: Point) -> str:

@@ -85,7 +85,7 @@ def points(given: Mapping[str, Any]) -> Html | None:
     measured, curve, chosen = rows_of(given.get("points")), rows_of(given.get("curve")), number_of(given.get("chosen"))
     if not measured and not curve:
         return None
-    x, y = axes(given, [*measured, *curve], chosen)
+    x, y = axes_of(given, [*measured, *curve], chosen)
     shapes = [band(curve, x, y), polyline(curve, x, y, "fit")]
     for row in measured:
         if not x.holds(row[0]):
@@ -97,7 +97,7 @@ def points(given: Mapping[str, Any]) -> Html | None:
         if len(row) > 2 and y.holds(row[1] - row[2]) and y.holds(row[1] + row[2]):
             shapes.append(line(at, at, y.at(row[1] - row[2]), y.at(row[1] + row[2]), "whisker"))
         shapes.append(f'<circle cx="{at}" cy="{y.at(row[1])}" r="3.4" class="point"/>')
-    return frame(given, x, y, "".join(shapes), chosen)
+    return frame(str(given.get("x", "")), str(given.get("y", "")), (x, y), "".join(shapes), chosen)
 
 
 def lines(given: Mapping[str, Any]) -> Html | None:
@@ -108,10 +108,9 @@ def lines(given: Mapping[str, Any]) -> Html | None:
     if not any(rows for _, rows in series):
         return None
     chosen = number_of(given.get("chosen"))
-    x, y = axes(given, [row for _, rows in series for row in rows], chosen)
-    inside = "".join(polyline(rows, x, y, f"series series-{i % 6}") for i, (_, rows) in enumerate(series))
-    legend = [tag("li", tag("i", class_=f"key series-{i % 6}"), name) for i, (name, _) in enumerate(series)]
-    return join(frame(given, x, y, inside, chosen), tag("ul", *legend, class_="legend"))
+    x, y = axes_of(given, [row for _, rows in series for row in rows], chosen)
+    inside, legend = drawn_lines(series, x, y)
+    return join(frame(str(given.get("x", "")), str(given.get("y", "")), (x, y), inside, chosen), legend)
 
 
 def bars(given: Mapping[str, Any]) -> Html | None:
@@ -153,17 +152,24 @@ def flat(name: str, value: Any) -> list[tuple[str, str]]:
     return [] if value is None else [(name.replace("_", " "), number(value))]
 
 
-def axes(given: Mapping[str, Any], rows: Rows, chosen: float) -> tuple[Axis, Axis]:
+def axes_of(given: Mapping[str, Any], rows: Rows, chosen: float) -> tuple[Axis, Axis]:
     """Both axes around all that is drawn, the ends of errors and bands too."""
     heights = [row[1] for row in rows]
     heights += [row[1] + side * row[2] for row in rows if len(row) == 3 for side in (-1, 1)]
     heights += [end for row in rows if len(row) > 3 for end in row[2:4]]
-    x = Axis([*(row[0] for row in rows), chosen], bool(given.get("log_x")), LEFT, WIDTH - RIGHT)
-    return x, Axis(heights, bool(given.get("log_y")), HEIGHT - BOTTOM, TOP)
+    return axes([*(row[0] for row in rows), chosen], heights, bool(given.get("log_x")), bool(given.get("log_y")))
 
 
-def frame(given: Mapping[str, Any], x: Axis, y: Axis, inside: str, chosen: float) -> Html:
+def axes(
+    across: Sequence[float], up: Sequence[float], is_log_x: bool = False, is_log_y: bool = False
+) -> tuple[Axis, Axis]:
+    """Both axes around the values."""
+    return Axis(across, is_log_x, LEFT, WIDTH - RIGHT), Axis(up, is_log_y, HEIGHT - BOTTOM, TOP)
+
+
+def frame(x_label: str, y_label: str, both: tuple[Axis, Axis], inside: str, chosen: float = math.nan) -> Html:
     """Grid, ticks and names around a drawing, and a broken line at the chosen value."""
+    x, y = both
     parts = [line(x.at(v), x.at(v), TOP, HEIGHT - BOTTOM, "grid") for v in x.ticks()]
     parts += [line(LEFT, WIDTH - RIGHT, y.at(v), y.at(v), "grid") for v in y.ticks()]
     parts += [text(x.at(v), HEIGHT - BOTTOM + 15, number(float(f"{v:.6g}"), 3), "middle") for v in x.ticks()]
@@ -173,11 +179,17 @@ def frame(given: Mapping[str, Any], x: Axis, y: Axis, inside: str, chosen: float
         parts.append(line(x.at(chosen), x.at(chosen), TOP, HEIGHT - BOTTOM, "picked"))
         end = "end" if x.at(chosen) > WIDTH / 2 else "start"
         parts.append(text(x.at(chosen) + (-4 if end == "end" else 4), TOP - 4, "chosen", end))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, str(given.get("x", "")), "middle"))
-    parts.append(text(4, 11, str(given.get("y", "")), "start"))
-    label = f"{given.get('y', '')} over {given.get('x', '')}"
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"))
+    parts.append(text(4, 11, y_label, "start"))
     box = f"0 0 {WIDTH:.0f} {HEIGHT:.0f}"
-    return tag("svg", *(Html(part) for part in parts), viewBox=box, class_="drawn", role="img", aria_label=label)
+    return tag(
+        "svg",
+        *(Html(part) for part in parts),
+        viewBox=box,
+        class_="drawn",
+        role="img",
+        aria_label=f"{y_label} over {x_label}",
+    )
 
 
 def text(x: float, y: float, words: str, anchor: str) -> Html:
@@ -190,7 +202,14 @@ def line(x1: float, x2: float, y1: float, y2: float, class_: str) -> str:
     return f'<line x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}" class="{class_}"/>'
 
 
-def polyline(rows: Rows, x: Axis, y: Axis, class_: str) -> str:
+def drawn_lines(series: Sequence[tuple[str, Sequence[Sequence[float]]]], x: Axis, y: Axis) -> tuple[str, Html]:
+    """Lines by name, and their legend."""
+    shapes = "".join(polyline(rows, x, y, f"series series-{i % 6}") for i, (_, rows) in enumerate(series))
+    keys = [tag("li", tag("i", class_=f"key series-{i % 6}"), name) for i, (name, _) in enumerate(series)]
+    return shapes, tag("ul", *keys, class_="legend")
+
+
+def polyline(rows: Sequence[Sequence[float]], x: Axis, y: Axis, class_: str) -> str:
     """A line through rows, in their order."""
     found = [f"{x.at(row[0])},{y.at(row[1])}" for row in rows if x.holds(row[0]) and y.holds(row[1])]
     return f'<polyline points="{" ".join(found)}" class="{class_}"/>' if len(found) > 1 else ""

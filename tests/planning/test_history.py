@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,9 @@ def test_a_case_keeps_errors_of_the_interval_as_stated():
     assert case.miss80 == pytest.approx(math.log(1.2) / (Z80 * math.log(1.1)))
     assert case.miss95 == pytest.approx(math.log(1.2) / (Z95 * math.log(1.1)))
     assert case_of(predict("n_steps", 40, "steps", "", "counted", sd=0), 30) is None
+    capped = replace(predict("n_steps", 40, "steps", "", "timing", factor=1.1), high80=40.0, high95=40.0)
+    assert case_of(capped, 40).miss80 == 0
+    assert case_of(capped, 30).miss80 < -1
     below_zero = case_of(predict("loss", -2.0, "", "", "m", sd=0.1), -1.9)
     assert (below_zero.log_error, below_zero.half80) == (None, None)
     assert below_zero.miss80 == pytest.approx(1 / Z80)

@@ -82,7 +82,7 @@ def test_a_law_wrong_by_eight_is_put_right(wrong_by):
 
 def test_the_short_run_is_as_far_from_its_best_batch_as_the_whole_one():
     short = probe(CHOICES, context=64, share=0.02)
-    assert short.batch == round(64 * 0.02**0.571)
+    assert short.batch == max(8, round(64 * 0.02**0.571))
     assert short.n_steps == int(0.02 * 4000 * 64 / short.batch)
     assert probe(CHOICES.model_copy(update={"n_steps": 50}), context=64, share=0.02) is None
 
@@ -102,3 +102,11 @@ def test_measuring_pays_only_where_the_law_is_vague_or_runs_are_cheap():
     assert pays(Belief.of_law(1e-3, 1.0), 0.08)
     assert not pays(Belief.of_law(1e-3, 0.3), 0.08)
     assert pays(Belief.of_law(1e-3, 0.4), 0.001)
+
+
+def test_short_runs_are_as_long_as_they_may_cost():
+    asked = learning_rate.affordable(CHOICES, 64, 0.02)
+    assert 0.012 < learning_rate.cost(CHOICES, asked) <= 0.02
+    plain = asked.n_steps * (0.25 + 0.75 * asked.batch / 64) / 4000
+    assert learning_rate.cost(CHOICES, asked) == pytest.approx(plain)
+    assert learning_rate.affordable(CHOICES.model_copy(update={"n_steps": 100}), 64, 0.02) is None

@@ -86,6 +86,18 @@ def test_a_time_becomes_steps_and_a_hard_limit(tiny_run):
     assert choices.evaluate_every is None
 
 
+def test_steps_are_certain_capped_or_unknown(tiny_run):
+    def steps_of(**train):
+        _, _, choices, written, _ = planned(tiny_run, lambda c: 0.02, train={"batch": 8} | train)
+        return choices.n_steps, next(p for p in written["predictions"] if p["name"] == "n_steps")
+
+    n, capped = steps_of(length="60 s")
+    assert capped["low80"] < capped["value"] == capped["high95"] == n
+    _, open_end = steps_of(length="40 steps", patience=3)
+    assert "value" not in open_end
+    assert "patience" in open_end["why"]
+
+
 def test_the_budget_bounds_the_timings(tiny_run, monkeypatch):
     clock = iter(range(0, 10_000, 9))
     monkeypatch.setattr("danlu.planning.timing.time.monotonic", lambda: float(next(clock)))
