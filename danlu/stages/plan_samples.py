@@ -17,6 +17,7 @@ from danlu.build import network
 from danlu.planning import hardware, learning_rate, sample_laws
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
@@ -160,7 +161,7 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
         update["evaluate_every"] = None
     looks = f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time"
     draft.derive("evaluate.every", f"{update['evaluate_every']} steps", looks)
-    return choices.model_copy(update=update)
+    return with_forks(draft, choices.model_copy(update=update), step_s, look_s)
 
 
 def settle_rates(draft: SampleDraft, choices: Choices, step_s: float, lab: Lab) -> Choices:
