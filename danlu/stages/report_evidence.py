@@ -31,9 +31,7 @@ OLD_UNITS = {"train_s": "s", "step_s": "s", "peak_bytes": "bytes"}
 """Predictions of plans that had no intervals, with their units."""
 
 
-FORKS_NOTE = (
-    "Points: copies of the run that were cooled down and looked at; line: the forecast for runs of other lengths."
-)
+FORKS_NOTE = "Points: copies of the run that were cooled down and looked at; line: the looks to come, as expected then."
 
 
 class Reading(BaseModel):
@@ -114,7 +112,7 @@ class ForecastRecord(Reading):
         copies = [[c.get("step"), c.get("loss")] for c in self.evidence.get("forks", ()) if isinstance(c, dict)]
         if "plot" in self.evidence or not copies:
             return self.evidence
-        axes = {"x": "step", "y": "validation loss of a run that ends there"}
+        axes = {"x": "step", "y": "validation loss"}
         picture = {"plot": "points", **axes, "points": copies, "curve": self.curve, "note": FORKS_NOTE}
         return {"parts": [picture, {k: v for k, v in self.evidence.items() if k != "forks"}]}
 
