@@ -58,7 +58,8 @@ def drawing(evidence: Mapping[str, Any]) -> Html | None:
     """All drawings of one decision; None where there is nothing to draw."""
     parts = evidence.get("parts")
     if isinstance(parts, list):
-        drawn = [drawing(part) for part in parts if isinstance(part, Mapping)]
+        rest = {key: value for key, value in evidence.items() if key != "parts"}
+        drawn = [drawing(part) for part in (*parts, rest) if isinstance(part, Mapping)]
         return join(*drawn) if any(d is not None for d in drawn) else None
     forms = {"points": points, "lines": lines, "bars": bars}
     draw = forms.get(str(evidence.get("plot")), listing)

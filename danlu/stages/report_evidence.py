@@ -114,7 +114,7 @@ class ForecastRecord(Reading):
             return self.evidence
         axes = {"x": "step", "y": "validation loss"}
         picture = {"plot": "points", **axes, "points": copies, "curve": self.curve, "note": FORKS_NOTE}
-        return {"parts": [picture, {k: v for k, v in self.evidence.items() if k != "forks"}]}
+        return {k: v for k, v in self.evidence.items() if k != "forks"} | {"parts": [picture]}
 
 
 class PlanRecord(Reading):
