@@ -20,7 +20,7 @@ from danlu.planning.draft import Draft
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
-from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, time_dial
+from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, fitted, smaller, time_dial
 from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
 
@@ -73,12 +73,16 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
     choices = first_choices(draft)
     progress("timing", 1, 4)
+    choices = fitted(draft, choices, lab.bench)
     choices, step_s = time_choices(draft, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_rates(draft, settle_length(draft, choices, step_s), step_s, lab)
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)
-    draft.expect_time(choices, step_s)
-    draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
+    if lab.bench is not None:
+        draft.expect_rehearsed(choices, lab.bench)
+    else:
+        draft.expect_time(choices, step_s)
+        draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
     facts = {
         "n_parameters": n_parameters,
         "n_samples": choices.n_steps * choices.batch,
@@ -109,6 +113,7 @@ def first_choices(draft: SampleDraft) -> Choices:
     return Choices(
         device=machine.device, threads=machine.threads, attention="fused", operations="plain",
         precision="fp32" if train.precision == "auto" else train.precision, compile=train.compile is True,
+        recompute=train.recompute is True,
         batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer=draft.placeholders,
         evaluate_every=None, signals_every=None, save_every_steps=None, save_every_s=None,
         ema=None if train.ema == "none" else train.ema,
@@ -125,6 +130,8 @@ def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) ->
         choices, best = time_dial(draft, choices, best, "threads", fewer, time_steps, deadline)
     if train.precision == "auto" and draft.machine.has_bf16:
         choices, best = time_dial(draft, choices, best, "precision", ["bf16"], time_steps, deadline)
+    if train.micro_batch == "auto":
+        choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return choices, median(best)
 
 
