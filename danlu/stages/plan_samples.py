@@ -6,6 +6,7 @@ so, or by a timing of real steps. A measurement takes the rules' place where pla
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -56,6 +57,13 @@ class SampleDraft(Draft):
     def n_validation(self) -> int:
         """Samples of the validation split, 0 without one."""
         return self.card.splits["validation"].n_samples if "validation" in self.card.splits else 0
+
+    @property
+    def n_seen(self) -> float:
+        """Samples that the run sees, repeats counted; infinite where the length is a time or counts updates."""
+        length = self.length
+        each = {"samples": 1.0, "epochs": float(self.n_unique)}
+        return length.amount * each.get(length.unit, math.inf)
 
     @property
     def length(self) -> Length:
@@ -112,7 +120,7 @@ def first_choices(draft: SampleDraft) -> Choices:
     """Where the timing starts."""
     recipe, machine = draft.recipe, draft.machine
     train = recipe.train
-    batch = train.batch if train.batch != "auto" else draft.decide(sample_laws.batch(draft.n_unique))
+    batch = train.batch if train.batch != "auto" else draft.decide(sample_laws.batch(draft.n_unique, draft.n_seen))
     if train.length == "auto":
         draft.decide(sample_laws.epochs(draft.n_unique))
     micro_batch = batch if train.micro_batch == "auto" else min(train.micro_batch, batch)

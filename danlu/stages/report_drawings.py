@@ -149,7 +149,7 @@ def flat(name: str, value: Any) -> list[tuple[str, str]]:
         return [pair for key, inside in value.items() for pair in flat(f"{name} {key}".strip(), inside)]
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         return [pair for i, item in enumerate(value, 1) for pair in flat(f"{name} {i}".strip(), item)]
-    return [] if value is None else [(name.replace("_", " "), number(value))]
+    return [] if value is None or value == [] else [(name.replace("_", " "), number(value))]
 
 
 def axes_of(given: Mapping[str, Any], rows: Rows, chosen: float) -> tuple[Axis, Axis]:
