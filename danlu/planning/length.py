@@ -19,12 +19,10 @@ import numpy as np
 
 from danlu.planning import curves, ensemble
 from danlu.planning.curves import Prior, Values
-from danlu.planning.prediction import VALIDATION_LOSS, Z80, Prediction, predict, unknown
+from danlu.planning.prediction import FINAL_LOSS, VALIDATION_LOSS, Z80, Prediction, predict, unknown
 from danlu.planning.seen import Earlier, ForkSeen, Seen
 from danlu.planning.worth import Lengths
 
-FINAL_LOSS = "final_loss"
-"""The loss of the checkpoint that evaluation loads, on the validation split."""
 UNIT = "per target"
 WEIGHTS = {"annealing": 0.4, "noise": 0.3, "family": 0.2, "bent": 0.1}
 """Of the laws' drops."""
