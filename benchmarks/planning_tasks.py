@@ -39,8 +39,16 @@ WORK = Path(os.environ.get("DANLU_BENCH", "~/.cache/danlu/bench-planning")).expa
 N_LOOKS, N_BINS = 20, 200
 RATES = tuple(2.0**k for k in (-3, -2, -1, 0, 1, 2, 3))
 """Times the task's middle rate."""
-BATCHES = (0.25, 0.5, 1.0, 2.0)
-"""Times the task's usual batch."""
+BATCHES = (1.0, 0.5, 0.25, 2.0)
+"""Times the task's usual batch, in the order in which they are run."""
+
+
+class NotKeptError(Exception):
+    """A run that is not kept, while nothing is to be trained."""
+
+
+FROZEN = {"on": False}
+"""Whether only kept runs are looked at, for the tables."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +272,8 @@ def run(
     key = key_of(task, lr, batch, seed, share, settings)
     if (found := kept_runs().get(key)) is not None:
         return found
+    if FROZEN["on"]:
+        raise NotKeptError(task.name)
     recipe, folder = opened(task)
     choices = choices_of(task, lr, batch, share)
     looks = tuple(sorted({max(1, round(choices.n_steps * i / N_LOOKS)) for i in range(1, N_LOOKS + 1)}))
@@ -291,8 +301,8 @@ def described(outcome: Outcome, n_steps: int) -> dict[str, Any]:
 
 
 def grid(task: Task) -> Iterator[tuple[float, int]]:
-    """(rate, batch) of the oracle's grid: the usual batch first."""
-    for scale in sorted(BATCHES, key=lambda s: abs(math.log(s) + 0.1)):
+    """(rate, batch) of the oracle's grid."""
+    for scale in BATCHES:
         for rate in RATES:
             yield float(f"{task.lr * rate:.4g}"), max(1, round(task.batch * scale))
 

@@ -152,6 +152,24 @@ def resume(run: RunPath, allow_code: AllowCode = None) -> None:
 
 
 @app.command()
+def extend(
+    run: RunPath,
+    length: Annotated[
+        str, typer.Option("--length", help='Of the whole longer run: "4000 steps", "6 epochs", "10 min".')
+    ],
+    out: Out = None,
+    allow_code: AllowCode = None,
+) -> None:
+    """Train a finished run for longer: on from where its cool-down began, in a folder of its own."""
+    from danlu import pipeline
+    from danlu.console import show_run, shown_progress
+
+    with shown_progress() as progress:
+        made = pipeline.extend(run, length, out, allow_code=allow_code or (), progress=progress)
+    show_run(made)
+
+
+@app.command()
 def generate(
     run: RunPath,
     prompt: Annotated[str, typer.Argument(help="Text to continue.")] = "",

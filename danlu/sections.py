@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from danlu.base.settings import Auto, Settings
 from danlu.base.units import Budget, BudgetSetting, LengthSetting
+from danlu.optim.schedules import SpanSetting
 
 NoneWord = Literal["none"]
 Never = Literal["never"]
@@ -138,6 +139,9 @@ class Plan(Settings):
     budget: BudgetSetting = Budget(8.0, "%")
     """The most that measurements before training may take: a share of the run such as "8%", a time such as "20 s", or
     "prior" to measure nothing and answer by laws alone. What a measurement cannot repay is not measured."""
+    forecast: SpanSetting | Never | Auto = "auto"
+    """When training says where its loss will end: after "10%" of the run, or so many steps. Shortly before, copies of the
+    run are cooled down and looked at. auto: 10%, where that costs at most 3% of the run."""
 
 
 class Parallel(Settings):

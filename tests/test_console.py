@@ -39,10 +39,10 @@ def planned(tiny_run):
 
 def test_one_screen_says_value_interval_origin_cost(planned, capsys):
     show_plan(planned([RATE, LAW, COMPUTED]))
-    shown = capsys.readouterr().out
-    for words in ("0.003  0.002 to 0.005       measured", "if wrong: twice or half of it costs about 0.4% of the loss",
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("0.003 0.002 to 0.005 measured", "if wrong: twice or half of it costs about 0.4% of the loss",
                   "prior: step_law, outside its range", "0.58 D^0.571", "derived: 12 steps",
-                  "training time                 3 min 20 s  2 min 57 s to 3 min 46 s", "exact", "don't know  nothing was trained",
+                  "training time 3 min 20 s 2 min 57 s to 3 min 46 s", "exact", "don't know nothing was trained",
                   "Planning took 4.0 s, 2.0% of the predicted training time."):  # fmt: skip
         assert words in shown, words
 

@@ -18,6 +18,7 @@ from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, learning_rate, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
@@ -129,7 +130,7 @@ def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
         f"{update['evaluate_every']} steps",
         f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time",
     )
-    return choices.model_copy(update=update)
+    return with_forks(draft, choices.model_copy(update=update), step_s, look_s)
 
 
 def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float, lab: Lab) -> Choices:
