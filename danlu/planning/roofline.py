@@ -1,8 +1,9 @@
 """Seconds of one update of a decoder on a cluster, by the roofline: every matrix product at its peak times an efficiency
 that grows with its sides, everything else at the memory's or the links' rate. Letters as in layouts.py. Torch-free.
 
-A collective of n bytes over g ranks takes alpha sqrt(g - 1) + share(g) n / bandwidth, between a
-tree's turns and a ring's: share is (g - 1)/g for gathering or scattering and twice that for summing (Thakur et al. 2005; NCCL's busbw). A pipeline of p stages and m micro-batches
+A collective of n bytes over g ranks takes alpha sqrt(g - 1) + share(g) n / bandwidth, between a tree's turns and a ring's:
+share is (g - 1)/g for gathering or scattering and twice that for summing (Thakur et al. 2005; NCCL's busbw).
+A pipeline of p stages and m micro-batches
 idles (p - 1) / (v m) of its working time (Narayanan et al. 2021, 2104.04473, section 2.2).
 The constants in Efficiency were fitted to published runs: benchmarks/published_runs.md.
 """
