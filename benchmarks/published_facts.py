@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from danlu.models.decoder_settings import DecoderShape
-from danlu.planning.layouts import Layout
+from danlu.planning.parallel_layouts import Layout
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Fact:
 
 
 def decoder(L: int, D: int, a: int, F: int = 0, k: int = 0, s: int = 2048, V: int = 51200, gated: bool = False, H: int = 0) -> DecoderShape:  # fmt: skip
-    """A shape from its usual letters (planning/layouts.py)."""
+    """A shape from its usual letters (planning/parallel_layouts.py)."""
     gpt = not gated
     return DecoderShape(L, D, a, k or a, H or D // a, F or 4 * D, s, V, gated, gpt, gpt, gpt, gpt)
 

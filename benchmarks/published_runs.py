@@ -15,7 +15,7 @@ from statistics import median
 from benchmarks.published_facts import FACTS, Fact
 from danlu.planning import cluster as planning
 from danlu.planning.accelerators import Cluster, accelerators
-from danlu.planning.layouts import Job, device_memory
+from danlu.planning.parallel_layouts import Job, device_memory
 from danlu.planning.prediction import Z80
 from danlu.planning.roofline import FITTED, Efficiency, step_time
 

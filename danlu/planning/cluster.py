@@ -1,6 +1,6 @@
 """danlu plan RECIPE --on "1024 x h100": memory of a device, layout, time and cost of a decoder's training on machines that
 one does not have. Nothing is run: every layout is enumerated, those whose memory may not fit are dropped, and the rest are
-timed by formula (layouts.py, roofline.py). How far off that is was measured on published runs
+timed by formula (parallel_layouts.py, roofline.py). How far off that is was measured on published runs
 (benchmarks/published_runs.md); the intervals are those errors. Torch-free.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from danlu.base.units import short_count
 from danlu.planning.accelerators import Cluster
-from danlu.planning.layouts import USABLE, DeviceMemory, Job, Layout, Recompute, device_memory
+from danlu.planning.parallel_layouts import USABLE, DeviceMemory, Job, Layout, Recompute, device_memory
 from danlu.planning.prediction import PEAK_BYTES, STEP_S, TRAIN_S, Z80, Prediction, predict, unknown
 from danlu.planning.roofline import FITTED, Efficiency, StepTime, step_time
 

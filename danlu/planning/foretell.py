@@ -13,8 +13,8 @@ from danlu.planning import priors, sizing
 from danlu.planning.accelerators import Cluster
 from danlu.planning.cluster import LOST, Estimate, estimate, search
 from danlu.planning.corpus import tokens_in, vocabulary
-from danlu.planning.layouts import GRADIENT_BYTES, MASTER_BYTES, SLOT_BYTES, WEIGHT_BYTES, Job
 from danlu.planning.memory import SLOTS
+from danlu.planning.parallel_layouts import GRADIENT_BYTES, MASTER_BYTES, SLOT_BYTES, WEIGHT_BYTES, Job
 from danlu.planning.prediction import PEAK_BYTES, STEP_S, TRAIN_S, predict, unknown
 from danlu.planning.priors import Facts
 from danlu.recipe import Recipe

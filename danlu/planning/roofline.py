@@ -1,5 +1,5 @@
 """Seconds of one update of a decoder on a cluster, by the roofline: every matrix product at its peak times an efficiency
-that grows with its sides, everything else at the memory's or the links' rate. Letters as in layouts.py. Torch-free.
+that grows with its sides, everything else at the memory's or the links' rate. Letters as in parallel_layouts.py. Torch-free.
 
 A collective of n bytes over g ranks takes alpha sqrt(g - 1) + share(g) n / bandwidth, between a tree's turns and a ring's:
 share is (g - 1)/g for gathering or scattering and twice that for summing (Thakur et al. 2005; NCCL's busbw).
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from danlu.planning.accelerators import Cluster
-from danlu.planning.layouts import GRADIENT_BYTES, WEIGHT_BYTES, Job, Layout, layer_bytes, stage_parameters
+from danlu.planning.parallel_layouts import GRADIENT_BYTES, WEIGHT_BYTES, Job, Layout, layer_bytes, stage_parameters
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from danlu.base.errors import UserError
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning.accelerators import Cluster, accelerators, parse_cluster
 from danlu.planning.cluster import USABLE, estimate, layouts, search, why_not
-from danlu.planning.layouts import Job, Layout, device_memory, in_flight, layer_bytes
+from danlu.planning.parallel_layouts import Job, Layout, device_memory, in_flight, layer_bytes
 from danlu.planning.roofline import FITTED, group_bandwidth, product_s, ring_s, step_time
 
 GPT3 = DecoderShape(96, 12288, 96, 96, 128, 4 * 12288, 2048, 51200, False, True, True, True, True)
