@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     asked = parser.parse_args()
     lines = ["# Does the best rate carry over?", "", *(__doc__ or "").splitlines()[4:], "", "## Best rates", "",
-             "| ladder | sizes (layers x width) | best rates | lowest losses | the optimum moves by |", "|---|---|---|---|---|"]  # fmt: skip
+             "| ladder | sizes (layers x width) | best rates | lowest losses | moves by |", "|---|---|---|---|---|"]  # fmt: skip
     for ladder in LADDERS:
         if asked.only and ladder.name not in asked.only:
             continue

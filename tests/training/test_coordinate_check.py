@@ -37,7 +37,6 @@ def test_under_mup_nothing_grows_with_width_and_under_the_standard_everything_do
     assert median(abs(s) for s in ours) < 0.15
     assert max(abs(s) for s in ours) < 0.35
     assert median(standard) > 3 * median(abs(s) for s in ours)
-    assert min(standard) > 0.1
 
 
 def test_the_slope_is_the_power_of_width():
