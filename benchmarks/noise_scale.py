@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from danlu.base.contracts import Batch
 from danlu.optim import OPTIMIZERS
 from danlu.parallel.mesh import Alone
-from danlu.planning import batch_size, priors, sample_laws
-from danlu.planning.batch_size import Z80, Z95
-from danlu.planning.critical_batch import EPS, critical_batch
+from danlu.planning.batch_size import nearest
+from danlu.planning.critical_batch import critical_batch
 from danlu.planning.distributions import t_quantile
 from danlu.planning.noise_scale import GradientSample, NoiseScale, jackknife, noise_scale
 from danlu.planning.trials import Trial
@@ -140,23 +139,105 @@ def all_tasks(only: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def all_branches() -> dict[str, Any]:
-    """bytes: from a twentieth of a run at an eighth of the usual batch, 2, 4, 8, 16 and 32 times the batch."""
+    """bytes: from a twentieth of a run at an eighth of the usual batch, 2, 4, 8 and 16 times the batch."""
     task = planning_tasks.tasks()["bytes"]
     recipe, folder = planning_tasks.opened(task)
     choices = planning_tasks.choices_of(task, task.lr / 2, 4)
     began = time.process_time()
-    factors = (1, 2, 4, 8, 16, 32)
-    found = branch(recipe, folder, Trial(choices), train_step, 128, 256, factors)
+    factors = (1, 2, 4, 8, 16)
+    found = branch(recipe, folder, Trial(choices), train_step, 128, 128, factors)
     critical = critical_batch(found)
     return {
-        "task": task.name, "start": 128, "n_samples": 256 * 4, "value": critical.value, "low": critical.low,
+        "task": task.name, "start": 128, "n_samples": 128 * 4, "value": critical.value, "low": critical.low,
         "high": finite(critical.high), "costs": [list(c) for c in critical.costs], "cpu_s": round(time.process_time() - began, 1),
     }  # fmt: skip
+
+
+def rule(path: Path, scales: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Regret of each way to choose a batch against the best one tried, all at their best rate, for the same samples.
+
+    SHARE is chosen on all other tasks (leave one out). The grid tries few batches, so a rule is given the nearest of them.
+    """
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    cells: dict[tuple[str, float], dict[int, float]] = {}
+    for r in rows:
+        if r["share"] == 1.0 and not r["settings"] and r["seed"] == 0 and r["loss"] is not None:
+            key = (r["task"], float(f"{r['n_steps'] * r['batch']:.1g}"))
+            own = cells.setdefault(key, {})
+            own[r["batch"]] = min(own.get(r["batch"], math.inf), r["loss"])
+    tried = {key: own for key, own in cells.items() if len(own) > 1 and key[0] not in ("tiny", "grokking")}
+    known = {row["task"]: row[ADAPTIVE][0] for row in scales}
+    shares = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]
+
+    def regret(key: tuple[str, float], wanted: float) -> float:
+        own = tried[key]
+        return own[nearest(wanted, sorted(own))] / min(own.values()) - 1
+
+    found = []
+    for key, own in tried.items():
+        others = [k for k in tried if k[0] != key[0]]
+        share = min(shares, key=lambda c: sum(regret(k, c * known[k[0]]) for k in others))
+        found.append({
+            "task": key[0], "n_samples": key[1], "noise_scale": known[key[0]], "batches": sorted(own),
+            "best": min(own, key=lambda b: own[b]), "share": share, "by_scale": regret(key, share * known[key[0]]),
+            "by_updates": regret(key, key[1] / 800), "largest": regret(key, max(own)),
+        })  # fmt: skip
+    return found
 
 
 def kept() -> dict[str, Any]:
     """What earlier calls found."""
     return json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+
+
+def number(value: float | None) -> str:
+    """Three digits, or that there is none."""
+    return "none" if value is None else f"{value:.3g}"
+
+
+def table(names: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    head = names.split(", ")
+    return ["", *(f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *rows))]
+
+
+def page(found: dict[str, Any]) -> str:
+    """Every table there is."""
+    lines = ["# The gradient noise scale", ""]
+    if "quadratic" in found:
+        lines += [f"A quadratic in {DIM} dimensions through `train_step`, {N_SIMULATIONS} simulations a row; 95% intervals. Bias is that "
+                  "of the mean where a value was found; open: intervals without an upper end."]  # fmt: skip
+        names = "length, truth, updates, micro-batches, bias, Fieller covers, jackknife covers, open"
+        lines += table(names, [
+            [r["metric"], f"{r['truth']}", f"{r['n_steps']}", f"{r['n_micro']} x {r['micro']}", f"{r['bias']:+.1%}",
+             f"{r['covered']:.1%}", f"{r['jackknife']:.1%}", f"{r['open']:.0%}"] for r in found["quadratic"]
+        ])  # fmt: skip
+    if "tasks" in found:
+        lines += ["", "Second half of a decayed session of a tenth of a full run, in samples, with 95% interval."]
+        rows = []
+        for r in found["tasks"]:
+            scales = [f"{number(v)} ({number(a)} to {number(b)})" for v, a, b in (r[PLAIN], r[ADAPTIVE])]
+            rows.append([r["task"], f"{r['batch']}", f"{r['n_steps']}", *scales, f"{r['cpu_s']}"])
+        lines += table("task, batch, updates, plain, adaptive, CPU s", rows)
+    if "rule" in found:
+        lines += [
+            "",
+            "Loss above the best batch tried, each at its best of up to 7 rates, same samples; SHARE from the other tasks.",
+        ]
+        ways = ("by_scale", "by_updates", "largest")
+        rows = [[r["task"], f"{r['n_samples']:.0f}", f"{r['noise_scale']:.3g}", " ".join(map(str, r["batches"])), f"{r['best']}",
+                 f"{r['share']}", *(f"{r[k]:+.2%}" for k in ways)] for r in found["rule"]]  # fmt: skip
+        rows.append(["median", *[""] * 5, *(f"{np.median([r[k] for r in found['rule']]):+.2%}" for k in ways)])
+        lines += table(
+            "task, samples, noise scale, batches tried, best, SHARE, SHARE x scale, D / 800, largest tried", rows
+        )
+    if "branches" in found:
+        r = found["branches"]
+        lines += ["", f"Branches of {r['task']} after {r['start']} updates, {r['n_samples']} samples each: critical batch "
+                  f"{r['value']} ({r['low']} to {number(r['high'])})."]  # fmt: skip
+        costs = [[f"{batch}", f"{cost:+.2%}", f"{error:.2%}"] for batch, cost, error in r["costs"]]
+        lines += table("batch, loss above the first, standard error", costs)
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -169,10 +250,12 @@ def main() -> None:
     parts: dict[str, Callable[[], Any]] = {
         "quadratic": all_quadratics, "tasks": lambda: all_tasks(asked.only), "branches": all_branches,
     }  # fmt: skip
+    parts["rule"] = lambda: rule(asked.runs, kept()["tasks"])
     found = kept()
     if asked.what in parts:
         found[asked.what] = parts[asked.what]()
         KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    RESULT.write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from danlu.base.contracts import DataCard, Metric, Progress, Scores, StepReport
 from danlu.base.errors import GateError, UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_text
+from danlu.planning.layouts import MEMORY_SHARE, Bench
+from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -168,6 +170,22 @@ def train_steps(
         yield from train.train_steps(made.recipe, made.folder)
 
 
+def extend(
+    run: Path | str,
+    length: str,
+    out: Path | str | None = None,
+    *,
+    allow_code: Iterable[str] = (),
+    progress: Progress = quiet,
+) -> Run:
+    """A longer run from the start of a run's cool-down, in a folder of its own: trained, scored, reported. `length` is
+    that of the whole run: "4000 steps", "6 epochs"."""
+    from danlu.training.extend import extended
+
+    longer, folder = extended(RunFolder.open(run), length, Path(out) if out is not None else None, allow_code)
+    return globals()["run"](longer, folder.path, allow_code=allow_code, progress=progress)  # type: ignore[no-any-return]
+
+
 def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()) -> Check:
     """What a run would be: shapes, counts, memory, disk; nothing is written and the data are not read through."""
     found, _ = loaded(recipe, sets, allow_code)
@@ -278,14 +296,23 @@ def run_stage(stage: str, made: Run, progress: Progress) -> None:
 
 
 def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
-    """The verb, imported only now: most of them load torch. Plan is handed train's stopwatch: stages know no others."""
+    """The verb, imported only now: most of them load torch. Plan is handed train's tools: stages know no others."""
     verb = getattr(import_module(f"danlu.stages.{stage}"), stage)
     if stage == "report":
         return lambda recipe, folder, tell: verb(folder)
     if stage == "plan":
-        train = import_module("danlu.stages.train")
-        return lambda recipe, folder, tell: verb(recipe, folder, tell, partial(train.time_steps, recipe, folder))
+        return lambda recipe, folder, tell: verb(recipe, folder, tell, lab_of(recipe, folder))
     return verb  # type: ignore[no-any-return]
+
+
+def lab_of(recipe: Recipe, folder: RunFolder) -> Lab:
+    """What plan measures with: train's stopwatch and its short runs."""
+    from danlu.planning import hardware
+    from danlu.stages import train
+
+    most = int(MEMORY_SHARE * hardware.look(recipe.train.device, recipe.train.threads).available_bytes)
+    bench = Bench(partial(train.rehearse, recipe, folder), most)
+    return Lab(bench.time_steps, partial(train.run_trial, recipe, folder), bench)
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:

@@ -28,6 +28,8 @@ class Choices(Settings):
     """Attention implementation."""
     compile: bool
     """torch.compile, block by block."""
+    recompute: bool = False
+    """Whether backward computes each block again instead of keeping what is inside it."""
     batch: int
     """Samples per update."""
     micro_batch: int
@@ -50,6 +52,8 @@ class Choices(Settings):
     """Seconds between checkpoints, or None."""
     ema: float | None = None
     """Decay of the weights' moving average, or None."""
+    forks: tuple[tuple[int, int], ...] = ()
+    """(step, steps it cools down over) of each fork that the forecast of the run's end is made of."""
 
     @classmethod
     def read(cls, run: RunFolder) -> Choices:

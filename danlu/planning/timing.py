@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -12,10 +11,10 @@ from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.layouts import Bench
 from danlu.planning.memory import training_memory
+from danlu.planning.trials import TimeSteps
 
-TimeSteps = Callable[[Choices, int, float], list[float]]
-"""(choices, at least this many steps, at least this many seconds) -> seconds of each: stages/train.time_steps."""
 PROVISIONAL_BATCH = 16
 """Samples of a step that is timed before the batch is known."""
 N_TIMED, AT_LEAST_S = 3, 0.15
@@ -23,6 +22,8 @@ BETTER = 0.97
 """A rival must take at most this share of the time to replace what there is: below that it is noise."""
 MEMORY_SHARE = 0.7
 """Of the free memory, what a step may be expected to take (Fujii 2024: below 80% of the estimate nothing ran out)."""
+TIMING_SHARE = 0.5
+"""Of plan.budget, what timing may take."""
 COMPILE_S = 60.0
 """What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
 
@@ -44,6 +45,7 @@ def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
     choices = Choices(
         device=machine.device, threads=machine.threads, precision=precision, attention=attention,
         operations="native" if has_native else "plain", compile=recipe.train.compile is True, batch=batch,
+        recompute=recipe.train.recompute is True,
         micro_batch=batch if micro_batch == "auto" else min(micro_batch, batch), n_steps=1, model=chosen,
         optimizer=draft.placeholders, evaluate_every=None, signals_every=None, save_every_steps=None,
         save_every_s=None, ema=None if recipe.train.ema == "none" else recipe.train.ema,
@@ -99,8 +101,8 @@ def rivals(draft: Draft, choices: Choices) -> list[tuple[str, list[Any]]]:
 
 def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
     """One dial at a time from the first choices, within plan.budget: (the fastest, its median seconds a step)."""
-    deadline = time.monotonic() + draft.recipe.plan.budget.amount
     best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    deadline = deadline_of(draft, choices.batch, median(best))
     for dial, options in rivals(draft, choices):
         choices, best = time_dial(draft, choices, best, dial, options, time_steps, deadline)
     train, length = draft.recipe.train, draft.length
@@ -109,9 +111,30 @@ def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps
         choices = that_fits(draft, shape, with_batch(draft, shape, choices, n_tokens))
         best = time_steps(choices, N_TIMED, AT_LEAST_S)
     if train.micro_batch == "auto":
-        options = [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]
-        choices, best = time_dial(draft, choices, best, "micro_batch", options, time_steps, deadline)
-    return try_compile(draft, choices, median(best), time_steps, deadline)
+        choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
+    return try_compile(draft, choices, median(best), time_steps)
+
+
+def smaller(choices: Choices) -> list[int]:
+    """Micro-batches that may be faster than the one at hand: what is in flight then stays in the caches."""
+    return [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]
+
+
+def fitted(draft: Draft, choices: Choices, bench: Bench | None) -> Choices:
+    """The first layout rehearsed, and cut into smaller micro-batches or recomputed where it would not fit."""
+    if bench is None:
+        return choices
+    train = draft.recipe.train
+    choices, why = bench.fitted(choices, train.micro_batch == "auto", train.recompute == "auto")
+    draft.fit = why
+    if choices.recompute and train.recompute == "auto":
+        draft.derive("train.recompute", True, why, "measured")
+    return choices
+
+
+def deadline_of(draft: Draft, batch: int, step_s: float) -> float:
+    """When timing must end: its share of plan.budget. A machine's dials are tried before anything else."""
+    return time.monotonic() + draft.left_s(draft.run_s(batch, step_s), TIMING_SHARE)
 
 
 def time_dial(
@@ -141,25 +164,20 @@ def time_dial(
     draft.timings[dial] = rows
     said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
     left = f"; not timed for want of plan.budget: {', '.join(untimed)}" if untimed else ""
-    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}", "measured")
+    fit = f"; {draft.fit}" if dial == "micro_batch" and draft.fit else ""
+    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}{fit}", "measured")
     return choices, best
 
 
-def try_compile(
-    draft: Draft, choices: Choices, best_s: float, time_steps: TimeSteps, deadline: float
-) -> tuple[Choices, float]:
+def try_compile(draft: Draft, choices: Choices, best_s: float, time_steps: TimeSteps) -> tuple[Choices, float]:
     """torch.compile, where it was asked for or where it can pay within the run: tried, with its start counted."""
     asked = draft.recipe.train.compile
     if asked != "auto":
         return choices, best_s
-    length = draft.length
-    is_time = length.unit == "seconds"
-    run_s = length.amount if is_time else draft.steps_of(length, choices.batch) * best_s
-    left_s = max(deadline - time.monotonic(), 0.1 * run_s)
-    if run_s < 5 * COMPILE_S or left_s < COMPILE_S:
-        draft.derive(
-            "train.compile", False, f"it starts in about {COMPILE_S:.0f} s, too long for a run of {run_s:.0f} s"
-        )
+    run_s = draft.run_s(choices.batch, best_s)
+    if run_s < 5 * COMPILE_S or draft.left_s(run_s) < COMPILE_S:
+        why = f"it starts in about {COMPILE_S:.0f} s, too long for a run of {run_s:.0f} s and its plan.budget"
+        draft.derive("train.compile", False, why)
         return choices, best_s
     trial = choices.model_copy(update={"compile": True, "operations": "plain"})
     began = time.monotonic()

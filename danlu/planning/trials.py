@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from danlu.planning.choices import Choices
+from danlu.planning.layouts import Bench
 
 N_BLOCKS = 32
 """Pieces of the validation split that are scored apart, for bootstraps and paired tests."""
@@ -29,6 +30,8 @@ class Trial:
     """Stop after so many steps although the schedule goes on; None: go to its end."""
     looks: tuple[int, ...] = ()
     """Completed steps after which the validation split is looked at; the last step always is."""
+    is_scored: bool = True
+    """Whether the validation split is looked at; a measurement that is content with training losses saves that time."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Other settings of the recipe, by dotted name: {"model.activation": "gelu"}."""
 
@@ -64,6 +67,11 @@ class Outcome:
     diverged: str = ""
     """Why it ended early, or nothing."""
 
+    def tail(self, share: float = 0.2) -> tuple[float, ...]:
+        """Training losses of the last `share` of the steps (at least 3): on data not seen before, an estimate of the final
+        loss that costs nothing."""
+        return self.losses[-max(3, round(share * len(self.losses))) :]
+
     @property
     def loss(self) -> float:
         """Validation loss at the end; infinite when it diverged, NaN without a validation split."""
@@ -74,3 +82,15 @@ class Outcome:
 
 RunTrial = Callable[[Trial], Outcome]
 """Runs a trial: stages/train.run_trial with a recipe and a run folder."""
+TimeSteps = Callable[[Choices, int, float], list[float]]
+"""(choices, at least this many steps, at least this many seconds) -> seconds of each: stages/train.time_steps."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What the plan stage measures with; the pipeline hands it in, because stages do not call one another."""
+
+    time_steps: TimeSteps
+    run_trial: RunTrial
+    bench: Bench | None = None
+    """Rehearsals in child processes; None: steps are timed here, and memory is not measured."""

@@ -17,9 +17,11 @@ from danlu.base.runfolder import RunFolder, read_json
 from danlu.build import set_machine
 from danlu.planning.choices import Choices
 from danlu.planning.critical_batch import CriticalBatch, critical_batch
+from danlu.planning.footprint import Rehearsal
 from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.trials import Outcome, Trial
 from danlu.recipe import Recipe
+from danlu.training import measure
 from danlu.training import trial as trials
 from danlu.training.branches import branch
 from danlu.training.gradient_noise import session_noise_scale
@@ -51,7 +53,14 @@ def described(report: StepReport) -> str:
 def train_steps(recipe: Recipe, run: RunFolder) -> Iterator[StepReport]:
     """Yield a report after every update. Leaving the loop early saves, so that the run can go on later."""
     with Signals() as signals, Loop(recipe, run) as loop:
-        while not loop.state.position.finished:
+
+        def stopped() -> bool:
+            return signals.received is not None
+
+        while not loop.state.position.finished and not stopped():
+            loop.fork(train_step, stopped)
+            if stopped():
+                break
             clock = Clock()
             batches = loop.batches()
             clock.mark("data")
@@ -62,10 +71,10 @@ def train_steps(recipe: Recipe, run: RunFolder) -> Iterator[StepReport]:
             except GeneratorExit:
                 loop.save_now()
                 raise
-            if signals.received is not None:
-                loop.save_now()
-                where = f"Stopped at step {loop.state.position.step}, checkpoint saved."
-                raise Interrupted(f"{where} Go on with: danlu resume {run.path}", signals.received)
+        if signals.received is not None:
+            loop.save_now()
+            where = f"Stopped at step {loop.state.position.step}, checkpoint saved."
+            raise Interrupted(f"{where} Go on with: danlu resume {run.path}", signals.received)
 
 
 def train_step(
@@ -116,6 +125,19 @@ def measure_noise(recipe: Recipe, run: RunFolder, trial: Trial) -> NoiseScale:
 def measure_critical(recipe: Recipe, run: RunFolder, trial: Trial, start: int, n_steps: int) -> CriticalBatch:
     """The critical batch by branches of n_steps each after `start` steps of a run in memory."""
     return critical_batch(branch(recipe, run, trial, train_step, start, n_steps))
+
+
+def rehearse(
+    recipe: Recipe,
+    run: RunFolder,
+    choices: Choices,
+    n_steps: int,
+    at_least_s: float,
+    is_whole: bool,
+    ceiling: int | None,
+) -> Rehearsal:
+    """The first steps of a run in a child process, for a plan: the same train_step, nothing kept."""
+    return measure.rehearse(recipe, run, train_step, choices, n_steps, at_least_s, is_whole, ceiling)
 
 
 def time_steps(recipe: Recipe, run: RunFolder, choices: Choices, n_steps: int, at_least_s: float = 0.0) -> list[float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from danlu.parallel.checkpoint import CheckpointWriter, load_newest
 from danlu.parallel.mesh import Alone
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
+from danlu.training.fork import Forked, ForkLog, TrainStep, predict, whole_look
 from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch, trouble
@@ -49,8 +51,9 @@ class Loop:
         self.validation = open_validation(recipe, run, self.card, self.choices)
         self.metrics = MetricsLog(run.train / "metrics.jsonl")
         self.samples = SampleLog(run.train / "sample_ids.bin", self.choices.batch)
-        keep = recipe.checkpoint
-        self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs)
+        self.forks = ForkLog(run, self.choices)
+        keep, self.stable_end = recipe.checkpoint, stable_end(recipe, self.choices)
+        self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs, self.stable_end)
         self.events: list[str] = []
         self.saving_s = 0.0
         """Seconds that the last checkpoint held training up."""
@@ -90,6 +93,7 @@ class Loop:
         self.events += said
         self.metrics.truncate_after(self.state.position.step)
         self.samples.truncate_after(self.state.position.step)
+        self.forks.truncate_after(self.state.position.step)
         return saved is not None
 
     def sync_logs(self) -> None:
@@ -98,11 +102,32 @@ class Loop:
         self.samples.sync()
 
     def batches(self) -> list[Batch]:
-        """The micro-batches of the coming step; also seeds dropout from (seed, step)."""
-        step = self.state.position.step + self.state.position.batch_offset
+        """The micro-batches of the coming step."""
+        return self.batches_at(self.state.position.step)
+
+    def batches_at(self, step: int) -> list[Batch]:
+        """The micro-batches after `step` completed updates; also seeds dropout from (seed, step)."""
+        step += self.state.position.batch_offset
         seed_generators((self.recipe.seed * 1_000_003 + step) % 2**63, self.device)
         self.ids = self.loader.ids_at(step)
         return [batch.to(self.device) for batch in self.loader.micro_batches(step, self.choices.micro_batch)]
+
+    def fork(self, train_step: TrainStep, stopped: Callable[[], bool]) -> None:
+        """Cool a copy down where that is planned (training/fork.py); after the last one the run's end is predicted."""
+        step = self.state.position.step
+        if n_cool := self.forks.due(step):
+            lr, forked = (
+                self.lr(),
+                Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped),
+            )
+            rates = [lr * (1 - i / n_cool) for i in range(n_cool)]
+            whole = whole_look(self.recipe, self.run, self.card, self.choices) if self.forks.is_last(step) else None
+            done = forked.cooled(step, rates, whole)
+            if done is not None:
+                self.forks.add(done)
+        if self.forks.lacks_forecast:
+            self.events += predict(self.recipe, self.run, self.choices, self.card)
+            self.forks.told = True
 
     def lr(self) -> float:
         """The learning rate of the coming step."""
@@ -207,12 +232,12 @@ class Loop:
         """Write a checkpoint when steps, time, a new best or the end ask for one."""
         step = self.state.position.step
         by_step, by_time = self.choices.save_every_steps, self.choices.save_every_s
-        due = by_step is not None and step % by_step == 0
+        due = step == self.stable_end or (by_step is not None and step % by_step == 0)
         due = due or (by_time is not None and time.perf_counter() - self.saved_at > by_time)
         never = by_step is None and by_time is None
         if self.state.position.finished:
             self.save_now(is_best)
-        elif due or (is_best and not never):
+        elif (due or is_best) and not never:
             self.save(is_best)
 
     def save(self, is_best: bool = False) -> None:
@@ -255,6 +280,13 @@ class Loop:
             f"rolled back to step {self.state.position.step}: {said[-1]}; the batches since are passed over"
         ]
         return report
+
+
+def stable_end(recipe: Recipe, choices: Choices) -> int | None:
+    """The step whose checkpoint is kept for a longer run to go on from (training/extend.py): where the cool-down
+    begins. None where the schedule has no stable phase, or the run has one name for it and its end."""
+    schedule: Any = recipe.schedule
+    return cast(int | None, schedule.stable_until(choices.n_steps))
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -153,7 +153,8 @@ def run(recipe: Recipe, folder: RunFolder, train_step: TrainStep, trial: Trial) 
         session.advance(step)
         if session.diverged:
             break
-        looks.append(session.look(metrics=step == end))
+        if trial.is_scored:
+            looks.append(session.look(metrics=step == end))
     session.close()
     seconds = time.perf_counter() - session.began
     step_s = median(session.step_seconds) if session.step_seconds else math.nan

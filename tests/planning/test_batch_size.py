@@ -47,7 +47,7 @@ def test_a_larger_noise_scale_asks_for_a_larger_batch_in_powers_of_two():
 
 
 def test_a_run_keeps_its_number_of_updates():
-    assert decide_batch(PRIOR, scale(1e5), 1600).value == 16
+    assert decide_batch(PRIOR, scale(1e5), 12_800).value == 16
     assert decide_batch(PRIOR, scale(1e5), 50).value == 1
 
 
