@@ -9,6 +9,7 @@ from typing import Any
 
 from danlu.base.contracts import Metric
 from danlu.base.units import short_count
+from danlu.stages.report_alarm import alarm
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
@@ -52,6 +53,7 @@ def body(evidence: Evidence) -> Html:
     """The whole page between <body> and </body>, without the data of the curves."""
     sections: list[tuple[str, str, Callable[[Evidence], Html | None]]] = [
         ("learning", "Learning", learning),
+        ("alarm", "Alarm", alarm),
         ("layers", "Inside the model", layers),
         ("time", "Where the time went", time_spent),
         ("samples", "Samples", samples),
