@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from danlu.base.errors import DanluError, UserError
     from danlu.fitting import fit
-    from danlu.pipeline import Run, check, evaluate, open_run, plan, prepare, report, run, train, train_steps
+    from danlu.pipeline import Run, check, evaluate, extend, open_run, plan, prepare, report, run, train, train_steps
     from danlu.recipe import Recipe
     from danlu.tuning import tune
 
@@ -28,6 +28,7 @@ __all__ = [
     "UserError",
     "check",
     "evaluate",
+    "extend",
     "fit",
     "open_run",
     "plan",

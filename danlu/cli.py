@@ -41,7 +41,7 @@ AllowCode = Annotated[
 def stages(verb: str, target: str, sets: list[str] | None, out: Path | None, allow: list[str] | None) -> None:
     """Run one stage, or all of them, and show how it ended."""
     from danlu import pipeline
-    from danlu.console import show_run, shown_progress
+    from danlu.console import show_plan, show_run, shown_progress
 
     options: dict[str, Any] = {"sets": sets or (), "allow_code": allow or ()}
     with shown_progress() as progress:
@@ -49,7 +49,8 @@ def stages(verb: str, target: str, sets: list[str] | None, out: Path | None, all
             made = pipeline.run(target, out, progress=progress, **options)
         else:
             made = pipeline.run_one(verb, target, out, progress=progress, **options)
-    show_run(made)
+    show = show_plan if verb == "plan" else show_run
+    show(made)
 
 
 @app.command()
@@ -75,7 +76,7 @@ def prepare(target: Target, set: Set = None, out: Out = None, allow_code: AllowC
 
 @app.command()
 def plan(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
-    """Answer every "auto", with reasons; predict time and memory."""
+    """Answer every "auto", with reasons; predict time, memory and loss with intervals."""
     stages("plan", target, set, out, allow_code)
 
 
@@ -132,6 +133,24 @@ def resume(run: RunPath, allow_code: AllowCode = None) -> None:
     from danlu.base.runfolder import RunFolder
 
     stages("run", str(RunFolder.open(run).path), None, None, allow_code)
+
+
+@app.command()
+def extend(
+    run: RunPath,
+    length: Annotated[
+        str, typer.Option("--length", help='Of the whole longer run: "4000 steps", "6 epochs", "10 min".')
+    ],
+    out: Out = None,
+    allow_code: AllowCode = None,
+) -> None:
+    """Train a finished run for longer: on from where its cool-down began, in a folder of its own."""
+    from danlu import pipeline
+    from danlu.console import show_run, shown_progress
+
+    with shown_progress() as progress:
+        made = pipeline.extend(run, length, out, allow_code=allow_code or (), progress=progress)
+    show_run(made)
 
 
 @app.command()

@@ -13,6 +13,8 @@ from danlu.base.errors import one_line
 
 if TYPE_CHECKING:
     from danlu.pipeline import Run
+    from danlu.planning.ledger import Decision
+    from danlu.planning.prediction import Prediction
     from danlu.stages.check import Check
 
 PLAIN_EVERY_S = 5.0
@@ -159,12 +161,104 @@ def show_tune(found: Mapping[str, Any]) -> None:
     print(f"Run folder: {found['folder']}")
 
 
+def show_plan(run: Run) -> None:
+    """The plan on one screen."""
+    print("\n".join(plan_lines(run)))
+
+
+def plan_lines(run: Run, width: int = 100, height: int = 40) -> list[str]:
+    """At most `height` lines of `width` columns: each decision with its interval, how it was found and what it costs to be
+    wrong; predictions with their intervals; what planning cost. What has no room is named and stands in plan.json."""
+    from danlu.base.runfolder import read_json
+    from danlu.planning.ledger import read_decisions, read_predictions
+
+    found, decided = read_json(run.folder.plan), read_decisions(run.folder)
+    predictions, cost = [prediction_line(p) for p in read_predictions(found)], found.get("cost", {})
+    if predictions:
+        predictions = ["", f"{'predicted':26} {'value':>12}  {'80 of 100 runs':24} 95 of 100 runs", *predictions]
+    share = f", {cost['share']:.1%} of the predicted training time" if "share" in cost else ""
+    spent = [f"Planning took {cost['planning_s']:.1f} s{share}."] if "planning_s" in cost else []
+    head = f"{'setting':22} {'value':>12}  {'between':20} how it was found"
+    foot = [*predictions, "", *spent, f"Run folder: {run.path}"]
+    lines = [head, *fitted(decided, height - 1 - len(foot)), *foot]
+    return [cut(line, width) for line in lines]
+
+
+def fitted(decided: Sequence[Decision], room: int) -> list[str]:
+    """As much on the decisions as so many lines hold: all; without the reasons; without what was merely computed."""
+    for has_reasons in (True, False):
+        lines = [line for d in decided for line in decision_lines(d, has_reasons)]
+        if len(lines) <= room:
+            return lines
+    told = [d for d in decided if d.origin != "derived"][: max(0, room - 1)]
+    names = [d.name for d in decided if d not in told]
+    return [*(decision_lines(d, False)[0] for d in told), f"and {len(names)} more: {', '.join(names)}"]
+
+
+def decision_lines(decision: Decision, has_reasons: bool) -> list[str]:
+    """Setting, value, interval and origin; below, where it was not merely computed, the reason and the cost of a miss."""
+    from danlu.stages.report_html import number
+
+    ends = [number(end, 3) for end in (decision.low, decision.high) if end is not None]
+    first = f"{decision.name:22} {number(decision.value, 3):>12}  {' to '.join(ends) if len(ends) == 2 else '':20} "
+    if decision.origin == "derived":
+        return [f"{first}derived: {decision.why}"]
+    first += decision.origin if decision.in_range else f"{decision.origin}, outside its range"
+    below = [decision.why, f"if wrong: {decision.if_wrong}" if decision.if_wrong else ""] if has_reasons else []
+    return [first, *(f"    {line}" for line in below if line)]
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """Value and both intervals, or why nobody knows."""
+    from danlu.stages.report_scorecard import named, shown
+
+    name, value, nobody = named(prediction.name), prediction.value, "don't know"
+    if value is None:
+        return f"{name:26} {nobody:>12}  {prediction.why}"
+    pairs = [prediction.ends(level) for level in (80, 95)]
+    said = [
+        " to ".join(shown(x, prediction.unit, value) for x in pair) if pair[0] < pair[1] else "exact" for pair in pairs
+    ]
+    return f"{name:26} {shown(value, prediction.unit, value):>12}  {said[0]:24} {said[1]}"
+
+
+def cut(text: str, width: int) -> str:
+    """One line of at most `width` characters."""
+    line = one_line(text).rstrip()
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def show_scorecard(run: Run) -> None:
+    """Predictions against outcomes, where the run was scored."""
+    from danlu.base.runfolder import read_json
+    from danlu.stages.report_evidence import ScorecardRecord
+    from danlu.stages.report_scorecard import HEADS, error, interval, named, shown
+
+    path = run.folder.evaluate / "scorecard.json"
+    if not path.is_file():
+        return
+    card = ScorecardRecord(**read_json(path))
+    rows = [
+        (
+            named(row.name), row.made, shown(row.value, row.unit, row.value), interval(row),
+            shown(row.outcome, row.unit, row.value), error(row), "yes" if row.inside80 else "no",
+        )
+        for row in card.scores
+        if row.value is not None and row.outcome is not None
+    ]  # fmt: skip
+    if rows:
+        table("Predicted and measured", ("what", "when", *HEADS[:2], *HEADS[3:6]), rows)
+    for note in card.notes:
+        print(f"Note: {one_line(note)}")
+
+
 def show_run(run: Run) -> None:
     """The end of a run: its rows, its scores, and where to look."""
     if (run.folder.data / "card.json").is_file():
         show_card(run.card)
     if (run.folder.evaluate / "scores.json").is_file():
         show_scores(run.scores)
+    show_scorecard(run)
     print(f"Run folder: {run.path}")
     if run.report.is_file():
         print(f"Report: {run.report.resolve()}")

@@ -169,6 +169,22 @@ def train_steps(
         yield from train.train_steps(made.recipe, made.folder)
 
 
+def extend(
+    run: Path | str,
+    length: str,
+    out: Path | str | None = None,
+    *,
+    allow_code: Iterable[str] = (),
+    progress: Progress = quiet,
+) -> Run:
+    """A longer run from the start of a run's cool-down, in a folder of its own: trained, scored, reported. `length` is
+    that of the whole run: "4000 steps", "6 epochs"."""
+    from danlu.training.extend import extended
+
+    longer, folder = extended(RunFolder.open(run), length, Path(out) if out is not None else None, allow_code)
+    return globals()["run"](longer, folder.path, allow_code=allow_code, progress=progress)  # type: ignore[no-any-return]
+
+
 def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()) -> Check:
     """What a run would be: shapes, counts, memory, disk; nothing is written and the data are not read through."""
     found, _ = loaded(recipe, sets, allow_code)

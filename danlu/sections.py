@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from danlu.base.settings import Auto, Settings
-from danlu.base.units import Length, LengthSetting
+from danlu.base.units import Budget, BudgetSetting, LengthSetting
+from danlu.optim.schedules import SpanSetting
 
 NoneWord = Literal["none"]
 Never = Literal["never"]
@@ -22,13 +23,6 @@ def parse_on_nonfinite(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"stop|roll back|skip [1-9][0-9]{0,5}", value):
         return value
     raise ValueError('must be "stop", "roll back" or "skip N" with N at least 1, such as "skip 3"')
-
-
-def only_seconds(length: Length) -> Length:
-    """Refuse a length that is not a time."""
-    if length.unit != "seconds":
-        raise ValueError('must be a time, such as "20 s" or "2 min"')
-    return length
 
 
 def one_process(procs: int) -> int:
@@ -44,11 +38,6 @@ OnNonfinite = Annotated[
     WithJsonSchema(
         {"type": "string", "pattern": "^(stop|roll back|skip [1-9][0-9]*)$", "examples": ["stop", "skip 3"]}
     ),
-]
-TimeSetting = Annotated[
-    LengthSetting,
-    AfterValidator(only_seconds),
-    WithJsonSchema({"type": "string", "examples": ["20 s", "2 min"]}),
 ]
 PositiveInt = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -150,8 +139,12 @@ class Evaluate(Settings):
 class Plan(Settings):
     """What planning may spend."""
 
-    budget: TimeSetting = Length(20, "seconds")
-    """Time for measurements before training."""
+    budget: BudgetSetting = Budget(8.0, "%")
+    """The most that measurements before training may take: a share of the run such as "8%", a time such as "20 s", or
+    "prior" to measure nothing and answer by laws alone. What a measurement cannot repay is not measured."""
+    forecast: SpanSetting | Never | Auto = "auto"
+    """When training says where its loss will end: after "10%" of the run, or so many steps. Shortly before, copies of the
+    run are cooled down and looked at. auto: 10%, where that costs at most 3% of the run."""
 
 
 class Parallel(Settings):

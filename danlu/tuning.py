@@ -19,6 +19,7 @@ from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_text
 from danlu.pipeline import Run, entered, quiet, run_stage
 from danlu.planning.choices import Choices
 from danlu.planning.prediction import STEP_S
+from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 
 
@@ -59,7 +60,7 @@ def tune(
 
 def ready(made: Run, progress: Progress, settings: Mapping[str, Any]) -> tuple[RunFolder, Choices]:
     """An arm's folder and its choices: what the laws say of its recipe, with the times of the plan in hand."""
-    from danlu.stages import plan
+    from danlu.stages import plan, train
     from danlu.training.trial import varied
 
     recipe = varied(made.recipe, settings)
@@ -78,7 +79,7 @@ def ready(made: Run, progress: Progress, settings: Mapping[str, Any]) -> tuple[R
         def timed(choices: Choices, n_steps: int, at_least_s: float = 0.0) -> list[float]:
             return [step_s] * max(1, n_steps)
 
-        plan.plan(recipe, folder, quiet, timed)
+        plan.plan(recipe, folder, quiet, Lab(timed, partial(train.run_trial, recipe, folder)))
     return folder, Choices.read(folder)
 
 

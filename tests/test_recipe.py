@@ -38,7 +38,7 @@ def load(tmp_path: Path) -> Any:
         ("[train]\nbatch = 4\nmicro_batch = 8", "train.micro_batch must be at most train.batch, which is 4. Got 8."),
         ("[train]\npatience = 3\n[evaluate]\nevery = 'never'", 'train.patience needs evaluations, and evaluate.every is "never".'),
         ("[parallel]\nprocs = 2", "parallel.procs must be 1"),
-        ("[plan]\nbudget = '3 steps'", 'plan.budget must be a time, such as "20 s"'),
+        ("[plan]\nbudget = '3 steps'", 'plan.budget must be a share of the run such as "8%", a time such as "20 s", or "prior"'),
         ("[evaluate]\nprompts = ['a', 3]", "evaluate.prompts[1] must be a text. Got 3."),
         ("[train", ", at its end, is not valid TOML"),
         ("[optimizer]\nkind = 'my_lab.optim:Tiger'", "Fix: add --allow-code my_lab if you trust it."),

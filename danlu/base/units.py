@@ -43,6 +43,40 @@ def parse_length(value: Any) -> Length:
     raise ValueError('must be an amount with a unit, such as "500 steps", "3 epochs", "2B tokens" or "30 min"')
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a measurement may take: a share of the run's time, a time, or nothing at all."""
+
+    amount: float
+    unit: Literal["%", "seconds", "prior"]
+
+    def __str__(self) -> str:
+        return {"%": f"{self.amount:g}%", "seconds": f"{self.amount:g} s", "prior": "prior"}[self.unit]
+
+    def seconds(self, run_s: float) -> float:
+        """Seconds allowed beside a run of `run_s`."""
+        return {"%": self.amount / 100 * run_s, "seconds": self.amount, "prior": 0.0}[self.unit]
+
+
+def parse_budget(value: Any) -> Budget:
+    """ "8%", "20 s" or "prior" -> Budget; ValueError says what is wanted."""
+    if isinstance(value, Budget):
+        return value
+    wanted = 'must be a share of the run such as "8%", a time such as "20 s", or "prior"'
+    if value == "prior":
+        return Budget(0.0, "prior")
+    match = re.fullmatch(NUMBER + "%\\s*", value) if isinstance(value, str) else None
+    if match and 0 < number(match[1]) <= 100:
+        return Budget(number(match[1]), "%")
+    try:
+        length = parse_length(value)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if match or length.unit != "seconds":
+        raise ValueError(wanted)
+    return Budget(length.amount, "seconds")
+
+
 def unit_of(word: str) -> str:
     """ "minutes" -> "minute"; "" for a word that is no unit."""
     return next((unit for unit in (word, word.removesuffix("s")) if unit in SECONDS or unit in COUNTS), "")
@@ -82,6 +116,12 @@ def short_count(n: float) -> str:
     return f"{n:.3g}"
 
 
+BudgetSetting = Annotated[
+    Budget,
+    BeforeValidator(parse_budget),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["8%", "20 s", "prior"]}),
+]
 LengthSetting = Annotated[
     Length,
     BeforeValidator(parse_length),

@@ -94,6 +94,10 @@ class ScheduleSettings(Settings):
             return peak * self.rise(step, n_warmup)
         return peak * self.share(min(step, n_steps) - n_warmup, n_steps)
 
+    def stable_until(self, n_steps: int) -> int | None:
+        """Completed steps up to which a longer run would have had the same rates; None when there are none."""
+        return None
+
     def rise(self, step: int, n_warmup: int) -> float:
         """Share of the peak during the warm-up."""
         return (step + 1) / (n_warmup + 1)
@@ -112,6 +116,10 @@ class Constant(ScheduleSettings):
 
     kind: Literal["constant"] = "constant"
     """Constant."""
+
+    def stable_until(self, n_steps: int) -> int | None:
+        """All of them."""
+        return n_steps
 
     def share(self, done: int, n_steps: int) -> float:
         """1."""
@@ -273,6 +281,10 @@ class WarmupStableDecay(ScheduleSettings):
     """Shape of the cooldown; sqrt is 1 - sqrt(y)."""
     floor: Share = 0.0
     """Share of the peak at the end."""
+
+    def stable_until(self, n_steps: int) -> int | None:
+        """Where the cooldown begins."""
+        return n_steps - self.decay.n_steps(n_steps)
 
     def share(self, done: int, n_steps: int) -> float:
         """1, then down to floor."""

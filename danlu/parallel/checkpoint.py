@@ -59,7 +59,8 @@ class _Group:
 class CheckpointWriter:
     """At most one save is in flight. A failed save leaves the last good checkpoint, and training goes on.
 
-    `keep` newest good checkpoints stay, and the best one; older ones go only when the new one is on the disk.
+    `keep` newest good checkpoints stay, the best one and that of step `pinned`; older ones go only when the new one is on
+    the disk.
     `before_publish` runs just before a checkpoint gets its name (to sync the logs it must not be ahead of).
     """
 
@@ -69,10 +70,11 @@ class CheckpointWriter:
         keep: int = 2,
         asynchronous: bool = True,
         before_publish: Callable[[], None] | None = None,
+        pinned: int | None = None,
     ) -> None:
         if keep < 1:
             raise UserError("checkpoint.keep", "must be at least 1", got=keep)
-        self.folder, self.keep, self.asynchronous = Path(folder), keep, asynchronous
+        self.folder, self.keep, self.asynchronous, self.pinned = Path(folder), keep, asynchronous, pinned
         self.last_step: int | None = None
         """Newest step that this writer has put safely on the disk."""
         self._before_publish = before_publish
@@ -212,12 +214,12 @@ class CheckpointWriter:
             ) from error
 
     def _retire(self) -> None:
-        """Remove what neither the newest good ones nor the best one need."""
+        """Remove what is none of the newest good ones, the best one and the pinned one."""
         kept: list[int] = []
         for step in steps_in(self.folder):
             path = self.folder / folder_name(step)
             wanted = len(kept) < self.keep or (self._is_best(path) and not any(map(self._is_best_step, kept)))
-            if not wanted:
+            if not wanted and step != self.pinned:
                 self._remove(path)
             elif self._is_good(step):
                 kept.append(step)

@@ -50,6 +50,8 @@ class Choices(Settings):
     """Seconds between checkpoints, or None."""
     ema: float | None = None
     """Decay of the weights' moving average, or None."""
+    forks: tuple[tuple[int, int], ...] = ()
+    """(step, steps it cools down over) of each fork that the forecast of the run's end is made of."""
 
     @classmethod
     def read(cls, run: RunFolder) -> Choices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from danlu.base.contracts import DataCard
@@ -41,6 +41,20 @@ class Draft:
     began: float = field(default_factory=time.perf_counter)
     """When planning began, on the clock that only differences are taken of."""
 
+    @property
+    def seed(self) -> int:
+        """Of the recipe."""
+        return self.recipe.seed
+
+    def run_s(self, batch: int, step_s: float) -> float:
+        """Seconds that the run is to take, as far as is known."""
+        length = self.length
+        return length.amount if length.unit == "seconds" else self.steps_of(length, batch) * step_s
+
+    def left_s(self, run_s: float, share: float = 1.0) -> float:
+        """Seconds left of a share of plan.budget."""
+        return share * self.recipe.plan.budget.seconds(run_s) - (time.perf_counter() - self.began)
+
     def decide(self, decision: Decision) -> Any:
         """Note a decision; its value."""
         self.decisions.append(decision)
@@ -53,14 +67,24 @@ class Draft:
     def expect_time(self, choices: Choices, step_s: float) -> None:
         """What follows from a few timed steps, and what does not."""
         told = f"{choices.n_steps} steps of {1e3 * step_s:.3g} ms each, as timed; looks and checkpoints are not counted"
-        early = self.recipe.train.patience != "none" or self.recipe.train.target != "none"
-        whole = unknown(N_STEPS, "steps", "it may stop early") if early else None
         self.predictions += [
             predict(STEP_S, step_s, "s", "median of a few timed steps", "timing", factor=TIME_FACTOR),
             predict(TRAIN_S, choices.n_steps * step_s, "s", told, "timing", factor=TIME_FACTOR),
-            whole or predict(N_STEPS, choices.n_steps, "steps", "train.length in steps", "counted", sd=0.0),
+            self.expected_steps(choices),
             unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
         ]
+
+    def expected_steps(self, choices: Choices) -> Prediction:
+        """Updates: certain, or never more than planned and fewer where a machine that slows down meets the time limit."""
+        train, n = self.recipe.train, choices.n_steps
+        if any(word != "none" for word in (train.patience, train.target, train.plateau)):
+            return unknown(N_STEPS, "steps", f"it may stop before step {n:,} by train.patience, target or plateau")
+        if choices.time_limit_s is None:
+            return predict(N_STEPS, n, "steps", "train.length in steps", "counted", sd=0.0)
+        slow = predict(
+            N_STEPS, n, "steps", "what fits the time, unless the machine slows down", "timing", factor=TIME_FACTOR
+        )
+        return replace(slow, high80=float(n), high95=float(n))
 
     def plan(self, choices: Choices, facts: Mapping[str, float]) -> Plan:
         """What plan.json is to hold."""

@@ -52,7 +52,7 @@ def case_of(prediction: Prediction, outcome: float) -> Case | None:
     stated = prediction.as_stated()
     at, (low, high) = stated.scale(stated.value or 0.0), map(stated.scale, stated.ends(80))
     error = stated.scale(outcome) - at
-    half = high - at if error >= 0 else at - low
+    half = high - at if error > 0 else at - low if error < 0 else max(high - at, at - low)
     misses = stated.miss(outcome, 80), stated.miss(outcome, 95)
     if not half > 0 or not all(map(math.isfinite, misses)):
         return None
@@ -125,13 +125,13 @@ def recalibrated(prediction: Prediction, history: Sequence[Case]) -> Prediction:
 
     Each past case says how many half-widths its outcome lay from the value, r = |error| / half-width. The new interval is
     q half-widths, q the level's quantile of the next r under a Dirichlet process (Ferguson 1973) whose prior is the stated
-    normal error with the weight of PRIOR_CASES cases:
+    normal error with the weight of m = PRIOR_CASES cases:
 
-        (number of past r <= q + PRIOR_CASES P(|N(0, 1)| <= q z)) / (n + PRIOR_CASES) = level,   z = 1.2816 or 1.9600
+        (number of past r <= q) + m P(|N(0, 1)| <= q z) = level (n + m + n / (n + m)),   z = 1.2816 or 1.9600
 
-    Without a past it is the stated interval; with one, the quantile of past misses of split conformal prediction (Vovk,
-    Gammerman & Shafer 2005; normalised by the stated width as in Papadopoulos 2011 and Romano 2019), of which it is the
-    case with one prior case at infinity. Kuleshov 2018 recalibrates quantiles in the same way, without a prior.
+    Without a past this is the stated interval, q = 1. With a long one it is split conformal prediction (Vovk, Gammerman &
+    Shafer 2005; normalised by the stated width: Papadopoulos 2011, Romano 2019), which ranks the next r among the past
+    ones, level (n + 1). Kuleshov 2018 recalibrates quantiles in the same way, without a prior.
     """
     past = [case for case in history if (case.name, case.method) == (prediction.name, prediction.origin)][-MOST_CASES:]
     if not past or not prediction.is_known:
@@ -142,8 +142,9 @@ def recalibrated(prediction: Prediction, history: Sequence[Case]) -> Prediction:
 
 
 def quantile(misses: Sequence[float], level: float, z: float) -> float:
-    """The smallest q of recalibrated's equation for `misses` (half-widths) at a level in 0..1."""
-    normal, total = NormalDist(), level * (len(misses) + PRIOR_CASES)
+    """The smallest q of recalibrated's equation for `misses` (half-widths) at a level in 0..0.95."""
+    normal, n = NormalDist(), len(misses)
+    total = level * (n + PRIOR_CASES + n / (n + PRIOR_CASES))
     ordered = sorted(misses)
     for n_below in range(len(ordered) + 1):
         lowest = ordered[n_below - 1] if n_below else 0.0
@@ -152,4 +153,4 @@ def quantile(misses: Sequence[float], level: float, z: float) -> float:
         q = normal.inv_cdf((1 + share) / 2) / z if share < 1 else math.inf
         if max(q, lowest) < above:
             return max(q, lowest)
-    raise AssertionError("the prior alone reaches every level below 1")
+    raise AssertionError("with 5 prior cases and a level of at most 0.95 there is always such a q")

@@ -21,6 +21,8 @@ BETTER = 0.97
 """A rival must take at most this share of the time to replace what there is: below that it is noise."""
 MEMORY_SHARE = 0.7
 """Of the free memory, what a step may be expected to take (Fujii 2024: below 80% of the estimate nothing ran out)."""
+TIMING_SHARE = 0.5
+"""Of plan.budget, what timing may take."""
 COMPILE_S = 60.0
 """What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
 
@@ -97,8 +99,8 @@ def rivals(draft: Draft, choices: Choices) -> list[tuple[str, list[Any]]]:
 
 def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
     """One dial at a time from the first choices, within plan.budget: (the fastest, its median seconds a step)."""
-    deadline = time.monotonic() + draft.recipe.plan.budget.amount
     best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    deadline = deadline_of(draft, choices.batch, median(best))
     for dial, options in rivals(draft, choices):
         choices, best = time_dial(draft, choices, best, dial, options, time_steps, deadline)
     train, length = draft.recipe.train, draft.length
@@ -109,7 +111,12 @@ def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps
     if train.micro_batch == "auto":
         options = [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]
         choices, best = time_dial(draft, choices, best, "micro_batch", options, time_steps, deadline)
-    return try_compile(draft, choices, median(best), time_steps, deadline)
+    return try_compile(draft, choices, median(best), time_steps)
+
+
+def deadline_of(draft: Draft, batch: int, step_s: float) -> float:
+    """When timing must end: its share of plan.budget. A machine's dials are tried before anything else."""
+    return time.monotonic() + draft.left_s(draft.run_s(batch, step_s), TIMING_SHARE)
 
 
 def time_dial(
@@ -143,21 +150,15 @@ def time_dial(
     return choices, best
 
 
-def try_compile(
-    draft: Draft, choices: Choices, best_s: float, time_steps: TimeSteps, deadline: float
-) -> tuple[Choices, float]:
+def try_compile(draft: Draft, choices: Choices, best_s: float, time_steps: TimeSteps) -> tuple[Choices, float]:
     """torch.compile, where it was asked for or where it can pay within the run: tried, with its start counted."""
     asked = draft.recipe.train.compile
     if asked != "auto":
         return choices, best_s
-    length = draft.length
-    is_time = length.unit == "seconds"
-    run_s = length.amount if is_time else draft.steps_of(length, choices.batch) * best_s
-    left_s = max(deadline - time.monotonic(), 0.1 * run_s)
-    if run_s < 5 * COMPILE_S or left_s < COMPILE_S:
-        draft.derive(
-            "train.compile", False, f"it starts in about {COMPILE_S:.0f} s, too long for a run of {run_s:.0f} s"
-        )
+    run_s = draft.run_s(choices.batch, best_s)
+    if run_s < 5 * COMPILE_S or draft.left_s(run_s) < COMPILE_S:
+        why = f"it starts in about {COMPILE_S:.0f} s, too long for a run of {run_s:.0f} s and its plan.budget"
+        draft.derive("train.compile", False, why)
         return choices, best_s
     trial = choices.model_copy(update={"compile": True, "operations": "plain"})
     began = time.monotonic()

@@ -6,6 +6,7 @@ open. Training and every resume read only that, so neither the curve nor the sch
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from danlu.base.contracts import DataCard, Progress
@@ -14,9 +15,10 @@ from danlu.base.runfolder import RunFolder, read_json
 from danlu.base.units import Length
 from danlu.build import is_samples
 from danlu.models.decoder_settings import DecoderShape
-from danlu.planning import hardware, priors
+from danlu.planning import hardware, learning_rate, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
@@ -53,7 +55,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     choices, step_s = time_choices(draft, shape, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_length(draft, choices, step_s)
-    choices = settle_rates(draft, shape, choices)
+    choices = settle_rates(draft, shape, choices, step_s, lab)
     expect(draft, shape, choices, step_s)
     write_plan(run, draft.plan(choices, facts(draft, shape, choices, step_s)))
     progress("written", 4, 4)
@@ -128,23 +130,27 @@ def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
         f"{update['evaluate_every']} steps",
         f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time",
     )
-    return choices.model_copy(update=update)
+    return with_forks(draft, choices.model_copy(update=update), step_s, look_s)
 
 
-def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices) -> Choices:
+def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float, lab: Lab) -> Choices:
     """Learning rate and weight decay, now that length and batch are known."""
     settings: Any = draft.recipe.optimizer
     facts = draft.facts(shape, choices.n_steps * choices.batch * draft.context, choices.batch)
-    resolved: dict[str, Any] = {
-        "lr": settings.lr if settings.lr != "auto" else draft.decide(priors.learning_rate(facts))
-    }
-    facts = draft.facts(shape, facts.n_tokens, choices.batch, resolved["lr"])
-    if hasattr(settings, "weight_decay"):
-        decay = settings.weight_decay
-        resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))
-    resolved |= draft.beta2(choices, shape.n_hidden_parameters)
+    resolved: dict[str, Any] = draft.beta2(choices, shape.n_hidden_parameters)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
+    decay = getattr(settings, "weight_decay", None)
+    if settings.lr == "auto":
+        law = priors.learning_rate(facts)
+        by_law = priors.weight_decay(dataclasses.replace(facts, lr=law.value)).value if decay == "auto" else decay
+        short = choices.model_copy(update={"optimizer": resolved | ({} if decay is None else {"weight_decay": by_law})})
+        resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
+    else:
+        resolved["lr"] = settings.lr
+    if decay is not None:
+        facts = dataclasses.replace(facts, lr=resolved["lr"])
+        resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))
     draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
     return choices.model_copy(update={"optimizer": resolved})
 

@@ -6,7 +6,7 @@ so, or by a timing of real steps. A measurement takes the rules' place where pla
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,13 +15,14 @@ from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
 from danlu.base.units import Length
 from danlu.build import network
-from danlu.planning import hardware, sample_laws
+from danlu.planning import hardware, learning_rate, sample_laws
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
-from danlu.planning.timing import AT_LEAST_S, N_TIMED, time_dial
+from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, time_dial
 from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
 
@@ -34,8 +35,12 @@ FORWARD_SHARE = 1 / 3
 N_SIGNALS, SIGNALS_MIN = 50, 10
 
 
+@dataclass
 class SampleDraft(Draft):
     """A plan over samples: one sample is one unit, so a context is 1."""
+
+    n_parameters: int = 0
+    """Of the model."""
 
     @property
     def context(self) -> int:
@@ -71,12 +76,12 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     draft = SampleDraft(recipe, card, machine, limit)
     if draft.n_unique < 1:
         raise UserError("data", "must give at least one training sample", got=0, fix="see data.split")
-    n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
+    draft.n_parameters = n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
     choices = first_choices(draft)
     progress("timing", 1, 4)
     choices, step_s = time_choices(draft, choices, lab.time_steps)
     progress("length and rates", 3, 4)
-    choices = settle_rates(draft, settle_length(draft, choices, step_s))
+    choices = settle_rates(draft, settle_length(draft, choices, step_s), step_s, lab)
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)
     draft.expect_time(choices, step_s)
     draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
@@ -119,8 +124,8 @@ def first_choices(draft: SampleDraft) -> Choices:
 def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) -> tuple[Choices, float]:
     """Threads and precision by timing, where they are open: (the fastest, its median seconds a step). Small models are
     often faster on one thread than on all, and on a busy machine most are."""
-    train, deadline = draft.recipe.train, time.monotonic() + draft.recipe.plan.budget.amount
-    best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    train, best = draft.recipe.train, time_steps(choices, N_TIMED, AT_LEAST_S)
+    deadline = deadline_of(draft, choices.batch, median(best))
     if train.threads == "auto" and choices.device == "cpu" and choices.threads > 1:
         fewer = sorted({choices.threads // 2, 1}, reverse=True)
         choices, best = time_dial(draft, choices, best, "threads", fewer, time_steps, deadline)
@@ -161,20 +166,25 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
         update["evaluate_every"] = None
     looks = f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time"
     draft.derive("evaluate.every", f"{update['evaluate_every']} steps", looks)
-    return choices.model_copy(update=update)
+    return with_forks(draft, choices.model_copy(update=update), step_s, look_s)
 
 
-def settle_rates(draft: SampleDraft, choices: Choices) -> Choices:
+def settle_rates(draft: SampleDraft, choices: Choices, step_s: float, lab: Lab) -> Choices:
     """Learning rate and weight decay."""
     settings: Any = draft.recipe.optimizer
     kind = settings.kind
-    lr = settings.lr if settings.lr != "auto" else draft.decide(sample_laws.learning_rate(kind, settings))
-    resolved: dict[str, Any] = {"lr": lr}
+    resolved: dict[str, Any] = {}
     if hasattr(settings, "weight_decay"):
         decay = settings.weight_decay
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(sample_laws.weight_decay(kind))
     resolved |= draft.beta2(choices)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
-    draft.recipe.schedule.lr_at(0, choices.n_steps, lr)  # type: ignore[attr-defined]  # refuses what does not fit
+    if settings.lr == "auto":
+        law = sample_laws.learning_rate(kind, settings, choices.batch, draft.n_parameters)
+        short = choices.model_copy(update={"optimizer": resolved})
+        resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
+    else:
+        resolved["lr"] = settings.lr
+    draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
     return choices.model_copy(update={"optimizer": resolved})

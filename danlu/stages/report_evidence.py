@@ -27,6 +27,10 @@ RAN_WITH = ("device", "threads", "precision", "operations", "attention", "compil
 """What the plan settled about how the machine is used."""
 
 
+OLD_UNITS = {"train_s": "s", "step_s": "s", "peak_bytes": "bytes"}
+"""Predictions of plans that had no intervals, with their units."""
+
+
 class Reading(BaseModel):
     """A part of a file of the run folder: what is not known here is left alone."""
 
@@ -72,6 +76,34 @@ class Timing(Reading):
     seconds: float
 
 
+class ScoredRow(Predicted):
+    """A prediction beside its outcome, where there is one yet."""
+
+    made: str = "before training"
+    outcome: float | None = None
+    error: float | None = None
+    is_relative: bool = True
+    inside80: bool | None = None
+    inside95: bool | None = None
+
+
+class ScorecardRecord(Reading):
+    """evaluate/scorecard.json."""
+
+    finished: str = ""
+    scores: tuple[ScoredRow, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ForecastRecord(Reading):
+    """train/forecast.json: predictions made during the run."""
+
+    step: int = 0
+    predictions: tuple[Predicted, ...] = ()
+    sentence: str = ""
+    evidence: dict[str, Any] = {}
+
+
 class PlanRecord(Reading):
     """plan.json, as far as the report shows it."""
 
@@ -87,7 +119,9 @@ class PlanRecord(Reading):
     def of_older_version(cls, found: Any) -> Any:
         """Plans used to hold facts and predictions as one table of numbers, without intervals."""
         if isinstance(found, dict) and isinstance(found.get("predictions"), dict):
-            return found | {"predictions": (), "facts": found["predictions"]}
+            old = found["predictions"]
+            known = [{"name": n, "value": old[n], "unit": unit} for n, unit in OLD_UNITS.items() if n in old]
+            return found | {"predictions": known, "facts": old}
         return found
 
     def number(self, name: str) -> float | None:
@@ -115,6 +149,8 @@ class Evidence:
     plan: PlanRecord | None = None
     training: Training | None = None
     scores: Scores | None = None
+    scorecard: ScorecardRecord | None = None
+    forecast: ForecastRecord | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -128,6 +164,19 @@ class Evidence:
     def n_parameters(self) -> float | None:
         """Parameters of the model, from the plan."""
         return self.plan.number("n_parameters") if self.plan else None
+
+    @cached_property
+    def predicted(self) -> tuple[ScoredRow, ...]:
+        """Predictions with their outcomes, or what was predicted so far."""
+        if self.scorecard is not None:
+            return self.scorecard.scores
+        sources = (
+            ("before training", self.plan),
+            (f"at step {self.forecast.step:,}" if self.forecast else "", self.forecast),
+        )
+        return tuple(
+            ScoredRow(**p.model_dump(), made=made) for made, found in sources if found for p in found.predictions
+        )
 
     @cached_property
     def headline(self) -> tuple[str, Metric] | None:
@@ -172,6 +221,8 @@ def gather(run: RunFolder) -> Evidence:
     evidence.card = part(evidence, run.data / "card.json", TypeAdapter(DataCard))
     evidence.plan = part(evidence, run.plan, TypeAdapter(PlanRecord)) if raw_plan else None
     evidence.scores = part(evidence, run.evaluate / "scores.json", TypeAdapter(Scores))
+    evidence.scorecard = part(evidence, run.evaluate / "scorecard.json", TypeAdapter(ScorecardRecord))
+    evidence.forecast = part(evidence, run.train / "forecast.json", TypeAdapter(ForecastRecord))
     evidence.training = read_training(run.train / "metrics.jsonl")
     evidence.environment = environment(raw_plan, raw_manifest)
     return evidence

@@ -14,6 +14,7 @@ from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_even
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
 from danlu.stages.report_panels import panels
+from danlu.stages.report_scorecard import scorecard
 from danlu.stages.report_tables import data, decisions, settings
 from danlu.stages.report_verdict import Finding, findings, spread, unit_of, verdict
 
@@ -52,6 +53,7 @@ def title(evidence: Evidence) -> str:
 def body(evidence: Evidence) -> Html:
     """The whole page between <body> and </body>, without the data of the curves."""
     sections: list[tuple[str, str, Callable[[Evidence], Html | None]]] = [
+        ("scorecard", "Predicted and measured", scorecard),
         ("learning", "Learning", learning),
         ("alarm", "Alarm", alarm),
         ("layers", "Inside the model", layers),
@@ -59,7 +61,7 @@ def body(evidence: Evidence) -> Html:
         ("samples", "Samples", samples),
         ("looked", "A closer look", panels),
         ("data", "Data", data),
-        ("decisions", "Decisions", decisions),
+        ("decisions", "How each number was found", decisions),
         ("events", "Events", events),
         ("settings", "Settings", settings),
         ("environment", "Environment", environment),

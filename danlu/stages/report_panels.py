@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from danlu.stages.report_drawings import axes, drawn_lines, frame
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, join, number, tag
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 520.0, 300.0, 56.0, 40.0, 10.0, 12.0
 N_NAMED = 30
 """A matrix with more rows than this is drawn without names and numbers."""
 SIGNATURES = {"/9j/": "image/jpeg", "iVBO": "image/png"}
@@ -72,58 +72,21 @@ def heat_map(values: Sequence[Sequence[float]], n_rows: int, n_columns: int, mos
     return tag("svg", Html("".join(shapes)), viewBox=box, class_="heat", role="img", preserveAspectRatio="none")
 
 
-def scale(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis, a little beyond the finite values."""
-    found = [v for v in values if math.isfinite(v)]
-    low, high = (min(found), max(found)) if found else (0.0, 1.0)
-    room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
-    return low - room, high + room
-
-
-def frame(given: Mapping[str, Any], x: tuple[float, float], y: tuple[float, float], inside: str) -> Html:
-    """Axes with five ticks each around a drawing."""
-    parts = []
-    for i in range(5):
-        at_x, at_y = x[0] + (x[1] - x[0]) * i / 4, y[0] + (y[1] - y[0]) * i / 4
-        px, py = place(at_x, at_y, x, y)
-        parts += [
-            f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>',
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}" class="grid"/>',
-            f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{number(float(at_x), 3)}</text>',
-            f'<text x="{LEFT - 5}" y="{py + 3:.1f}" text-anchor="end">{number(float(at_y), 3)}</text>',
-        ]
-    labels = (
-        tag("text", str(given.get("x_label", "")), x=str(WIDTH / 2), y=str(HEIGHT - 6), text_anchor="middle"),
-        tag("text", str(given.get("y_label", "")), x=str(LEFT), y=str(TOP - 1), text_anchor="start"),
-    )
-    box = f"0 -8 {WIDTH:.0f} {HEIGHT + 8:.0f}"
-    return tag("svg", Html("".join(parts) + inside), *labels, viewBox=box, class_="drawn", role="img")
-
-
-def place(at_x: float, at_y: float, x: tuple[float, float], y: tuple[float, float]) -> tuple[float, float]:
-    """Data to drawing."""
-    px = LEFT + (at_x - x[0]) / (x[1] - x[0]) * (WIDTH - LEFT - RIGHT)
-    return px, HEIGHT - BOTTOM - (at_y - y[0]) / (y[1] - y[0]) * (HEIGHT - BOTTOM - TOP)
-
-
 def points(given: Mapping[str, Any]) -> Html:
     """A scatter plot."""
-    x, y = scale(given["x"]), scale(given["y"])
-    found = (place(a, b, x, y) for a, b in zip(given["x"], given["y"], strict=False) if math.isfinite(a + b))
-    return frame(given, x, y, "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2" class="dot"/>' for a, b in found))
+    x, y = axes(given["x"], given["y"])
+    found = ((x.at(a), y.at(b)) for a, b in zip(given["x"], given["y"], strict=False) if math.isfinite(a + b))
+    inside = "".join(f'<circle cx="{a}" cy="{b}" r="2" class="dot"/>' for a, b in found)
+    return frame(str(given.get("x_label", "")), str(given.get("y_label", "")), (x, y), inside)
 
 
 def lines(given: Mapping[str, Any]) -> Html:
     """Lines with a legend."""
     every = given["lines"]
-    x, y = scale([v for line in every for v in line["x"]]), scale([v for line in every for v in line["y"]])
-    drawn, legend = [], []
-    for i, line in enumerate(every):
-        found = [place(a, b, x, y) for a, b in zip(line["x"], line["y"], strict=False) if math.isfinite(a + b)]
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in found)
-        drawn.append(f'<polyline points="{path}" class="series series-{i % 6}"/>')
-        legend.append(tag("li", tag("i", class_=f"key series-{i % 6}"), str(line["name"])))
-    return join(frame(given, x, y, "".join(drawn)), tag("ul", *legend, class_="legend"))
+    x, y = axes([v for line in every for v in line["x"]], [v for line in every for v in line["y"]])
+    series = [(str(line["name"]), list(zip(line["x"], line["y"], strict=False))) for line in every]
+    inside, legend = drawn_lines(series, x, y)
+    return join(frame(str(given.get("x_label", "")), str(given.get("y_label", "")), (x, y), inside), legend)
 
 
 def listing(given: Mapping[str, Any]) -> Html:

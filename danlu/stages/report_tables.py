@@ -6,8 +6,8 @@ import math
 from itertools import groupby
 
 from danlu.base.contracts import DataCard, StationCard
-from danlu.base.units import short_count
-from danlu.stages.report_evidence import Decision, Evidence, SettingRow, Timing
+from danlu.stages.report_drawings import drawing
+from danlu.stages.report_evidence import Decision, Evidence, PlanRecord, SettingRow, Timing
 from danlu.stages.report_html import Html, duration, join, number, percent, size, tag
 
 STATION_WORDS = {"pii": "personal data", "unicode": "Unicode"}
@@ -128,24 +128,41 @@ def decisions(evidence: Evidence) -> Html | None:
     plan = evidence.plan
     if plan is None or not (plan.decisions or plan.timings):
         return None
-    cards = [decision(d) for d in plan.decisions]
-    timed = [timing(name, group) for name, group in plan.timings.items() if group]
-    predicted = [
-        tag("div", tag("dt", words), tag("dd", shown(value)))
-        for key, words, shown in (
-            ("train_s", "training time", duration),
-            ("peak_bytes", "memory at its peak", size),
-            ("flops_per_token", "operations a token", short_count),
-        )
-        if (value := plan.number(key)) is not None
+    computed = [d for d in plan.decisions if d.origin == "derived" and d.low is None and not d.evidence]
+    cards = [decision(d) for d in plan.decisions if d not in computed]
+    rows = [
+        tag("tr", tag("th", tag("code", d.name), scope="row"), tag("td", tag("b", number(d.value))), tag("td", d.why))
+        for d in computed
     ]
+    rest = join(tag("h3", "Followed from these by arithmetic"), tag("table", tag("tbody", *rows), class_="computed"))
+    timed = [timing(name, group) for name, group in plan.timings.items() if group]
+    timings = join(tag("h3", "Timed on this machine, the fastest marked"), tag("div", *timed, class_="small-charts"))
     return join(
+        spent(plan),
         tag("div", *cards, class_="decisions") if cards else None,
-        join(tag("h3", "Timed on this machine, the fastest marked"), tag("div", *timed, class_="small-charts"))
-        if timed
-        else None,
-        join(tag("h3", "Predicted before training"), tag("dl", *predicted, class_="pairs")) if predicted else None,
+        timings if timed else None,
+        rest if rows else None,
+        foreseen(evidence),
     )
+
+
+def spent(plan: PlanRecord) -> Html | None:
+    """What planning cost."""
+    seconds, share = plan.cost.get("planning_s"), plan.cost.get("share")
+    if seconds is None:
+        return None
+    of_run = f", {percent(share)} of the predicted training time" if share is not None else ""
+    return tag("p", f"Planning took {duration(seconds)}{of_run}.", class_="note")
+
+
+def foreseen(evidence: Evidence) -> Html | None:
+    """What the run itself showed of its end while it trained."""
+    forecast = evidence.forecast
+    drawn = drawing(forecast.evidence) if forecast else None
+    if forecast is None or drawn is None:
+        return None
+    said = tag("p", forecast.sentence) if forecast.sentence else None
+    return join(tag("h3", f"The end of the run, foreseen at step {forecast.step:,}"), said, drawn)
 
 
 def decision(d: Decision) -> Html:
@@ -154,15 +171,21 @@ def decision(d: Decision) -> Html:
     valid = tag("p", outside, "Holds for ", d.valid.rstrip("."), ".", class_="valid") if d.valid else None
     if d.valid == "" and not d.in_range:
         valid = tag("p", tag("strong", "outside its range", class_="outside"), class_="valid")
-    return tag(
-        "article",
+    drawn = drawing(d.evidence)
+    others = [
+        tag("li", "not ", tag("b", number(other.get("value"))), f": {other.get('why', '')}") for other in d.alternatives
+    ]
+    words = join(
         tag("h3", tag("code", d.name)),
         tag("p", tag("b", number(d.value)), origin(d.origin), class_="chosen"),
         interval(d),
         tag("p", d.why) if d.why else None,
+        tag("p", f"If it is wrong: {d.if_wrong.rstrip('.')}.") if d.if_wrong else None,
+        tag("ul", *others, class_="rejected") if others else None,
         valid,
         tag("p", d.source, class_="cite") if d.source else None,
     )
+    return tag("article", tag("div", words), tag("div", drawn), class_="wide") if drawn else tag("article", words)
 
 
 def interval(d: Decision) -> Html | None:

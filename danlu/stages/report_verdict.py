@@ -11,6 +11,7 @@ from danlu.base.units import short_count
 from danlu.stages.report_curves import event_kind
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, tag
+from danlu.stages.report_scorecard import misses
 
 UNITS = {"bits_per_byte": "bits per byte", "loss": "nats per token", "perplexity": "perplexity"}
 STILL_FALLING, ROSE, WAITED, BUSY, MISSED = 0.01, 0.01, 0.1, 0.85, 0.25
@@ -86,6 +87,7 @@ def compared(evidence: Evidence) -> Html:
 def findings(evidence: Evidence) -> list[Finding]:
     """What stands out, worst first."""
     every = [*of_files(evidence), *of_training(evidence), *of_time(evidence), *of_plan(evidence), *of_data(evidence)]
+    every += [Finding(tone, text) for tone, text in misses(evidence)]
     order = {"warn": 0, "good": 1, "plain": 2}
     return sorted(every, key=lambda finding: order[finding.tone])
 
@@ -141,7 +143,7 @@ def of_time(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("good" if busy > BUSY else "plain", text)
     predicted = evidence.plan.number("train_s") if evidence.plan else None
     took = evidence.training.columns["elapsed_s"][-1]
-    if predicted and math.isfinite(took) and took > 0 and evidence.scores:
+    if predicted and math.isfinite(took) and took > 0 and evidence.scores and not evidence.scorecard:
         off = took / predicted - 1
         word = "more" if off > 0 else "less"
         text = f"Training took {duration(took)}: {percent(abs(off))} {word} than the plan's {duration(predicted)}."

@@ -47,7 +47,14 @@ def described(report: StepReport) -> str:
 def train_steps(recipe: Recipe, run: RunFolder) -> Iterator[StepReport]:
     """Yield a report after every update. Leaving the loop early saves, so that the run can go on later."""
     with Signals() as signals, Loop(recipe, run) as loop:
-        while not loop.state.position.finished:
+
+        def stopped() -> bool:
+            return signals.received is not None
+
+        while not loop.state.position.finished and not stopped():
+            loop.fork(train_step, stopped)
+            if stopped():
+                break
             clock = Clock()
             batches = loop.batches()
             clock.mark("data")
@@ -58,10 +65,10 @@ def train_steps(recipe: Recipe, run: RunFolder) -> Iterator[StepReport]:
             except GeneratorExit:
                 loop.save_now()
                 raise
-            if signals.received is not None:
-                loop.save_now()
-                where = f"Stopped at step {loop.state.position.step}, checkpoint saved."
-                raise Interrupted(f"{where} Go on with: danlu resume {run.path}", signals.received)
+        if signals.received is not None:
+            loop.save_now()
+            where = f"Stopped at step {loop.state.position.step}, checkpoint saved."
+            raise Interrupted(f"{where} Go on with: danlu resume {run.path}", signals.received)
 
 
 def train_step(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from danlu.parallel.mesh import Alone
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
 from danlu.training.alarm import Alarm
+from danlu.training.fork import Forked, ForkLog, TrainStep, predict, whole_look
 from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch
@@ -53,8 +55,9 @@ class Loop:
         self.alarm = Alarm(recipe, run, self.card, self.choices, self.loader, self.state.alarm) if watching else None
         self.metrics = MetricsLog(run.train / "metrics.jsonl")
         self.samples = SampleLog(run.train / "sample_ids.bin", self.choices.batch)
-        keep = recipe.checkpoint
-        self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs)
+        self.forks = ForkLog(run, self.choices)
+        keep, self.stable_end = recipe.checkpoint, stable_end(recipe, self.choices)
+        self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs, self.stable_end)
         self.events: list[str] = []
         self.saving_s = 0.0
         """Seconds that the last checkpoint held training up."""
@@ -97,6 +100,7 @@ class Loop:
         self.samples.truncate_after(self.state.position.step)
         if saved is not None and self.alarm is not None:
             self.alarm.sightings.catch_up(self.state.position.step)
+        self.forks.truncate_after(self.state.position.step)
         return saved is not None
 
     def sync_logs(self) -> None:
@@ -105,19 +109,44 @@ class Loop:
         self.samples.sync()
 
     def batches(self) -> list[Batch]:
-        """The micro-batches of the coming step; also seeds dropout from (seed, step)."""
-        step = self.state.position.step + self.state.position.batch_offset
-        self.reseed()
-        self.ids = self.loader.ids_at(step)
-        batches = self.loader.micro_batches(step, self.choices.micro_batch)
+        """The micro-batches of the coming step, which the alarm sees too."""
+        batches = self.read(self.state.position.step)
         if self.alarm is not None:
             self.alarm.see(self.state.position.step, batches)
         return [batch.to(self.device) for batch in batches]
 
-    def reseed(self) -> None:
-        """Dropout of the coming step is drawn from (seed, step)."""
-        step = self.state.position.step + self.state.position.batch_offset
+    def batches_at(self, step: int) -> list[Batch]:
+        """The micro-batches after `step` completed updates, on the device."""
+        return [batch.to(self.device) for batch in self.read(step)]
+
+    def read(self, step: int) -> list[Batch]:
+        """The same before they go to the device; also seeds dropout."""
+        self.reseed(step)
+        step += self.state.position.batch_offset
+        self.ids = self.loader.ids_at(step)
+        return self.loader.micro_batches(step, self.choices.micro_batch)
+
+    def reseed(self, step: int) -> None:
+        """Dropout after `step` completed updates is drawn from (seed, step)."""
+        step += self.state.position.batch_offset
         seed_generators((self.recipe.seed * 1_000_003 + step) % 2**63, self.device)
+
+    def fork(self, train_step: TrainStep, stopped: Callable[[], bool]) -> None:
+        """Cool a copy down where that is planned (training/fork.py); after the last one the run's end is predicted."""
+        step = self.state.position.step
+        if n_cool := self.forks.due(step):
+            lr, forked = (
+                self.lr(),
+                Forked(self.parts, self.average, self.batches_at, self.validation, train_step, stopped),
+            )
+            rates = [lr * (1 - i / n_cool) for i in range(n_cool)]
+            whole = whole_look(self.recipe, self.run, self.card, self.choices) if self.forks.is_last(step) else None
+            done = forked.cooled(step, rates, whole)
+            if done is not None:
+                self.forks.add(done)
+        if self.forks.lacks_forecast:
+            self.events += predict(self.recipe, self.run, self.choices, self.card)
+            self.forks.told = True
 
     def lr(self) -> float:
         """The learning rate of the coming step."""
@@ -127,7 +156,7 @@ class Loop:
     def watch(self) -> Watch | None:
         """The watch over the coming step, when it is its turn; with more than one micro-batch also of gradient noise."""
         if self.alarm is not None and self.alarm.before(self.parts.model, self.state.position.step):
-            self.reseed()
+            self.reseed(self.state.position.step)
         every = self.choices.signals_every
         if every is None or (self.state.position.step and (self.state.position.step + 1) % every):
             return None
@@ -190,7 +219,9 @@ class Loop:
         """What seems wrong after the update, told among the step's events."""
         if self.alarm is None or self.verdict != "update":
             return []
-        findings = self.alarm.after(self.parts, loss, self.lr(), norms, watch, self.reseed)
+        findings = self.alarm.after(
+            self.parts, loss, self.lr(), norms, watch, lambda: self.reseed(self.state.position.step)
+        )
         self.events += [finding.sentence for finding in findings]
         return findings
 
@@ -241,12 +272,12 @@ class Loop:
         """Write a checkpoint when steps, time, a new best or the end ask for one."""
         step = self.state.position.step
         by_step, by_time = self.choices.save_every_steps, self.choices.save_every_s
-        due = by_step is not None and step % by_step == 0
+        due = step == self.stable_end or (by_step is not None and step % by_step == 0)
         due = due or (by_time is not None and time.perf_counter() - self.saved_at > by_time)
         never = by_step is None and by_time is None
         if self.state.position.finished:
             self.save_now(is_best)
-        elif due or (is_best and not never):
+        elif (due or is_best) and not never:
             self.save(is_best)
 
     def save(self, is_best: bool = False) -> None:
@@ -289,6 +320,13 @@ class Loop:
             f"rolled back to step {self.state.position.step}: {said[-1]}; the batches since are passed over"
         ]
         return report
+
+
+def stable_end(recipe: Recipe, choices: Choices) -> int | None:
+    """The step whose checkpoint is kept for a longer run to go on from (training/extend.py): where the cool-down
+    begins. None where the schedule has no stable phase, or the run has one name for it and its end."""
+    schedule: Any = recipe.schedule
+    return cast(int | None, schedule.stable_until(choices.n_steps))
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

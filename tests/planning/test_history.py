@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,9 @@ def test_a_case_keeps_errors_of_the_interval_as_stated():
     assert case.miss80 == pytest.approx(math.log(1.2) / (Z80 * math.log(1.1)))
     assert case.miss95 == pytest.approx(math.log(1.2) / (Z95 * math.log(1.1)))
     assert case_of(predict("n_steps", 40, "steps", "", "counted", sd=0), 30) is None
+    capped = replace(predict("n_steps", 40, "steps", "", "timing", factor=1.1), high80=40.0, high95=40.0)
+    assert case_of(capped, 40).miss80 == 0
+    assert case_of(capped, 30).miss80 < -1
     below_zero = case_of(predict("loss", -2.0, "", "", "m", sd=0.1), -1.9)
     assert (below_zero.log_error, below_zero.half80) == (None, None)
     assert below_zero.miss80 == pytest.approx(1 / Z80)
@@ -89,9 +93,10 @@ def test_a_case_keeps_errors_of_the_interval_as_stated():
 
 def plain_quantile(misses, level, z):
     """The smallest q by search: past cases at or below it, and the prior's share, reach the level."""
+    n = len(misses)
     for q in np.linspace(0, 20, 200_001):
         below = sum(m <= q for m in misses) + PRIOR_CASES * math.erf(q * z / math.sqrt(2))
-        if below >= level * (len(misses) + PRIOR_CASES):
+        if below >= level * (n + PRIOR_CASES + n / (n + PRIOR_CASES)):
             return q
     return math.inf
 
@@ -131,3 +136,13 @@ def test_over_and_under_confident_forecasters_end_calibrated(true_sd, shape):
     found = np.mean([coverage(true_sd, 120, seed, shape) for seed in range(20)], axis=0)
     assert found[0] == pytest.approx(0.80, abs=0.05)
     assert found[1] == pytest.approx(0.95, abs=0.04)
+
+
+@pytest.mark.parametrize("n", [5, 20])
+def test_a_few_past_cases_do_an_honest_forecaster_no_harm(n):
+    rng, inside = np.random.default_rng(n), []
+    made = predict("loss", 2.0, "", "", "fit", factor=math.exp(0.1))
+    for _ in range(400):
+        *past, outcome = 2.0 * np.exp(0.1 * rng.standard_normal(n + 1))
+        inside.append(recalibrated(made, [case_of(made, x) for x in past]).holds(outcome, 80))
+    assert np.mean(inside) == pytest.approx(0.80, abs=0.05)

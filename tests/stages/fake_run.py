@@ -11,6 +11,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+from danlu.planning.evidence import bars, lines, points, together
+from danlu.planning.prediction import predict, unknown
+from danlu.planning.scorecard import Score, Scorecard
+
+PREDICTED = (
+    predict("train_s", 171.0, "s", "2,381 steps of 71.8 ms each, 20 looks of 0.3 s", "timing", factor=1.05),
+    predict("peak_bytes", 312e6, "bytes", "counted", "counted", factor=1.2),
+    predict("n_steps", 2381, "steps", "train.length in steps", "counted", sd=0),
+    unknown("step_s", "s", "not timed here"),
+    predict("validation_loss", 2.2, "nats per target", "the law over parameters and tokens", "law", factor=1.06),
+)
 LAYERS = ["embedding"] + [f"blocks.{i}.{part}" for i in range(6) for part in ("attention", "mlp")] + ["head"]
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<b>\u202e\x00 <!-- ]]> ${x} {{verdict}}"
 
@@ -83,6 +94,7 @@ def write_run(folder: Path, n_steps: int = 2381, parts: str = "all", hostile: bo
                 f.write(json.dumps(row) + "\n")
     if "evaluate" in wanted:
         put(folder / "evaluate" / "scores.json", scores(hostile))
+        put(folder / "evaluate" / "scorecard.json", scorecard(hostile))
     return folder
 
 
@@ -200,11 +212,24 @@ def plan(hostile: bool) -> dict[str, Any]:
             {"name": "optimizer.lr", "value": 0.0042, "origin": "prior: step_law",
              "why": "1.79 * N^-0.713 * D^0.307 with N = 1.04M parameters and D = 9.8M tokens gives 0.0042.",
              "source": "Li et al. 2025, Predictable Scale: Part I", "valid": "N from 60M to 1B parameters",
-             "in_range": False, "low": 0.0021, "high": 0.0084},
+             "in_range": False, "low": 0.0021, "high": 0.0084,
+             "if_wrong": "twice or half of it costs about 0.4% of the loss",
+             "alternatives": [{"value": 0.03, "why": HOSTILE if hostile else "it diverged"}],
+             "evidence": points(
+                 "learning rate", HOSTILE if hostile else "validation loss after 240 steps, nats per token",
+                 [(0.001, 2.61, 0.02), (0.002, 2.535, 0.02), (0.004, 2.512, 0.02), (0.008, 2.55, 0.02), (0.03, math.inf)],
+                 curve=[(x, y, y - 0.02, y + 0.02) for x in (0.001 * 1.1**i for i in range(24))
+                        for y in [2.512 + 0.12 * math.log(x / 0.0042) ** 2 / 2]],
+                 chosen=0.0042, log="x", note="Parabola in log rate; the cross diverged.",
+             )},
             {"name": "train.batch", "value": 16, "origin": "derived",
              "why": "4,096 tokens an update fit the cache and give 2,400 updates in 3 minutes.",
              "source": "McCandlish et al. 2018", "valid": "up to the critical batch of about 40k tokens",
-             "in_range": True, "low": 8, "high": 64},
+             "in_range": True, "low": 8, "high": 64,
+             "evidence": together(
+                 bars("ms a step", {"8": (41.0, 0.5), "16": (70.2, 1.1), "64": math.nan}, chosen="16"),
+                 lines("samples a step", "loss", {"measured": [(4, 2.9), (8, 2.8), (16, 2.75)], "law": [(4, 3), (16, 2.7)]}),
+             )},
             {"name": "model.attention", "value": HOSTILE if hostile else "flash", "origin": "measured",
              "why": "Fastest forward and backward at (16, 4, 256, 32).", "source": "timings",
              "valid": "this machine and shape", "in_range": True},
@@ -216,9 +241,20 @@ def plan(hostile: bool) -> dict[str, Any]:
                 {"name": "4", "seconds": 0.0921}, {"name": "8", "seconds": 0.0788}, {"name": "16", "seconds": 0.0702},
             ],
         },
-        "predictions": {"train_s": 171.0, "peak_bytes": 512e6, "n_parameters": 1044736, "flops_per_token": 7.1e6},
+        "predictions": [prediction.to_json() for prediction in PREDICTED],
+        "facts": {"n_parameters": 1044736, "flops_per_token": 7.1e6},
+        "cost": {"planning_s": 6.1, "share": 0.0357},
         "fingerprint": "a1b2c3d4e5f60718",
     }  # fmt: skip
+
+
+def scorecard(hostile: bool) -> dict[str, Any]:
+    """evaluate/scorecard.json: one prediction far off, one not measured."""
+    came = {"train_s": 181.4, "peak_bytes": 513e6, "validation_loss": 2.09, "n_steps": 2381.0}
+    scores = [Score(p, "before training", came.get(p.name)) for p in PREDICTED]
+    scores.append(Score(predict("validation_loss", 2.11, "nats", "two forks", "fork", sd=0.02), "at step 238", 2.09))
+    notes = ["plan.json was hashed only at step 5: its predictions prove little."] + ([HOSTILE] if hostile else [])
+    return Scorecard(scores, notes, "all 2381 steps are done").to_json()
 
 
 def manifest() -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Plan: every auto is answered with a reason, timings decide, and all of it is written before training."""
 
 import json
+import math
 
 import pytest
 
 from danlu.base.errors import UserError
 from danlu.planning.choices import Choices
-from danlu.planning.trials import Lab
+from danlu.planning.trials import Lab, Outcome
 from danlu.stages.plan import plan
 from danlu.stages.train import train_steps
 
@@ -22,8 +23,10 @@ def stopwatch(seconds_of):
     return time_steps, asked
 
 
-def no_trial(trial):
-    raise AssertionError("no short run was to be made")
+def short_run(trial):
+    """A short run whose loss is lowest at a rate of 0.01."""
+    n, rate = trial.choices.n_steps, trial.choices.optimizer["lr"]
+    return Outcome((3.0,) * (n // 2) + (2.0 + math.log(rate / 0.01) ** 2,) * (n - n // 2), (1.0,) * n, (), 0.01, 0.001)
 
 
 def planned(tiny_run, seconds_of=lambda c: 0.01, **sections):
@@ -31,7 +34,7 @@ def planned(tiny_run, seconds_of=lambda c: 0.01, **sections):
     recipe, run = tiny_run(**sections)
     run.plan.unlink()
     time_steps, asked = stopwatch(seconds_of)
-    choices = plan(recipe, run, lambda *_: None, Lab(time_steps, no_trial))
+    choices = plan(recipe, run, lambda *_: None, Lab(time_steps, short_run))
     return recipe, run, choices, json.loads(run.plan.read_text()), asked
 
 
@@ -81,6 +84,18 @@ def test_a_time_becomes_steps_and_a_hard_limit(tiny_run):
     assert choices.time_limit_s == 60
     assert choices.n_steps == int(0.92 * 60 / 0.02)
     assert choices.evaluate_every is None
+
+
+def test_steps_are_certain_capped_or_unknown(tiny_run):
+    def steps_of(**train):
+        _, _, choices, written, _ = planned(tiny_run, lambda c: 0.02, train={"batch": 8} | train)
+        return choices.n_steps, next(p for p in written["predictions"] if p["name"] == "n_steps")
+
+    n, capped = steps_of(length="60 s")
+    assert capped["low80"] < capped["value"] == capped["high95"] == n
+    _, open_end = steps_of(length="40 steps", patience=3)
+    assert "value" not in open_end
+    assert "patience" in open_end["why"]
 
 
 def test_the_budget_bounds_the_timings(tiny_run, monkeypatch):
@@ -135,3 +150,25 @@ def test_a_beta2_of_auto_is_answered_and_one_that_is_given_is_not_touched(tiny_r
     assert len(list(train_steps(recipe, run))) == 60
     *_, choices, _, _ = planned(tiny_run, train=train)
     assert "beta2" not in choices.optimizer
+
+
+def rate_decision(written):
+    return next(d for d in written["decisions"] if d["name"] == "optimizer.lr")
+
+
+def test_the_rate_is_measured_where_that_pays_and_else_the_reason_is_said(tiny_run):
+    long = {"train": {"length": "20000 steps", "batch": 16}}
+    _, _, choices, written, _ = planned(tiny_run, lambda c: 1.0, **long)
+    found = rate_decision(written)
+    assert found["origin"] == "measured: short runs"
+    assert choices.optimizer["lr"] == found["value"] == pytest.approx(0.01, rel=0.5)
+    assert found["evidence"]["plot"] == "points"
+    assert len(found["alternatives"]) >= 3
+    _, _, _, written, asked = planned(tiny_run, lambda c: 1.0, **long, plan={"budget": "prior"})
+    assert 'plan.budget is "prior"' in rate_decision(written)["why"]
+    assert len(asked) == 1
+    _, _, _, written, _ = planned(tiny_run)
+    assert "too little for" in rate_decision(written)["why"]
+    _, _, choices, written, _ = planned(tiny_run, lambda c: 1.0, **long, optimizer={"kind": "adamw", "lr": 0.002})
+    assert choices.optimizer["lr"] == 0.002
+    assert "optimizer.lr" not in [d["name"] for d in written["decisions"]]

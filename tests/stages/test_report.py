@@ -63,7 +63,7 @@ def test_the_page_holds_every_part(tmp_path: Path) -> None:
     text, page = page_of(write_run(tmp_path))
     ids = {attributes.get("id") for name, attributes in page.tags if name == "section"}
     assert ids == {
-        "learning", "layers", "time", "samples", "data", "decisions", "events", "settings", "environment",
+        "scorecard", "learning", "layers", "time", "samples", "data", "decisions", "events", "settings", "environment",
     }  # fmt: skip
     for expected in ("1,742", "near-duplicate (Jaccard at least 0.8): 46", "Li et al. 2025", "outside its range",
                      "threading.Lock()", "Loss spike: 3.42", "2.13.0+cpu", "measured", "backward", "57"):  # fmt: skip

@@ -1,0 +1,380 @@
+"""Does planning pay? The planner against its rivals at equal total budget, on the development tasks.
+
+    DANLU_DATA=../shared/data make bench-planning        (or: python benchmarks/planning.py [--only TASK ...] [--seeds 1])
+
+Every run is kept in benchmarks/planning_runs.jsonl and every plan in benchmarks/planning_plans.jsonl, so a benchmark that
+was stopped goes on where it was; benchmarks/planning.md is written anew from them each time.
+
+Oracle: the best cell of the grid (rates x batches at full budget), its two best re-run on fresh seeds. Regret: the extra
+compute that a rival's configuration would need to reach the oracle's loss, by the oracle's own slope of log loss against
+log compute (runs at 0.75 and 1.33 of the budget). Whatever a rival spends on choosing is taken from its training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import math
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import planning_rivals
+from planning_tasks import (
+    FROZEN,
+    KEPT,
+    ROOT,
+    NotKeptError,
+    Task,
+    choices_of,
+    described,
+    grid,
+    kept_runs,
+    key_of,
+    opened,
+    run,
+    tasks,
+)
+
+from danlu.base.durable import fingerprint
+from danlu.base.runfolder import RunFolder, read_json
+from danlu.planning.trials import Trial
+from danlu.recipe import Recipe
+
+PLANS, TABLE = ROOT / "benchmarks" / "planning_plans.jsonl", ROOT / "benchmarks" / "planning.md"
+FRESH = (1, 2, 3)
+"""Seeds of the oracle's second look; the grid ran on 0."""
+SHARES = (0.75, 4 / 3)
+FLAT = -0.01
+"""A slope of log loss by log compute above this is flat: more compute does not help, and regret is told as loss alone."""
+CHOOSING = 0.08
+"""What searches may spend."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A configuration that a rival trains, with the share of the budget left for it."""
+
+    lr: float
+    batch: int
+    share: float = 1.0
+    rival: str = ""
+    note: str = ""
+
+
+def n_tokens(task: Task) -> float:
+    """D in tokens of a language task."""
+    return float(task.n_samples * task.recipe["model"]["context"])
+
+
+def is_text(task: Task) -> bool:
+    """Whether laws for language models apply."""
+    return bool(task.recipe["data"]["kind"] == "text")
+
+
+def n_hidden(task: Task) -> int:
+    """Parameters without embeddings and head."""
+    recipe, _ = opened(task)
+    settings: Any = recipe.model
+    return int(settings.shape(256).n_hidden_parameters)
+
+
+def defaults(task: Task) -> Asked:
+    """What a newcomer types: torch.optim.AdamW's rate, batches of 32."""
+    return Asked(1e-3, 32)
+
+
+def step_law(task: Task) -> Asked | None:
+    """Li 2025, 2503.04715, equation 1, as it stands, outside the range it was fitted on."""
+    if not is_text(task):
+        return None
+    d = n_tokens(task)
+    return Asked(
+        1.79 * n_hidden(task) ** -0.713 * d**0.307, max(1, round(0.58 * d**0.571 / task.recipe["model"]["context"]))
+    )
+
+
+def nanochat(task: Task) -> Asked | None:
+    """nanochat's dial: B = 2^19 (D / D_ref)^0.383 tokens to a power of two, the rate by sqrt(B / 2^19) from AdamW's 3e-3
+    (its matrices train with Muon; AdamW is used here for every rival). D_ref = 1.4e9: 12 tokens a parameter at depth 12."""
+    if not is_text(task):
+        return None
+    tokens = 2.0 ** round(math.log2(2**19 * (n_tokens(task) / 1.4e9) ** 0.383))
+    batch = max(1, round(min(tokens, n_tokens(task) / 50) / task.recipe["model"]["context"]))
+    return Asked(3e-3 * math.sqrt(batch * task.recipe["model"]["context"] / 2**19), batch)
+
+
+def range_test(task: Task) -> Asked:
+    """Smith 2017, 1506.01186 as fast.ai runs it: 100 steps from 1e-6 to 1, a tenth of the rate of the lowest smoothed loss."""
+    row = kept(task, "range-test", lambda: swept(task))
+    return Asked(row["lr"], task.batch, max(0.5, 1 - row["n_steps"] * task.batch / task.n_samples), note="range test")
+
+
+def swept(task: Task) -> dict[str, Any]:
+    """The sweep itself; the usual batch."""
+    session, n = opened_session(task, 1e-6, task.batch), min(100, task.n_samples // task.batch // 4)
+    smoothed, lowest, best = 0.0, math.inf, 1e-6
+    for step in range(n):
+        rate = 1e-6 * (1e6 ** (step / (n - 1)))
+        loss, _ = session.update(rate)
+        smoothed = 0.9 * smoothed + 0.1 * loss
+        corrected = smoothed / (1 - 0.9 ** (step + 1))
+        if session.diverged or (step > 5 and corrected > 4 * lowest):
+            break
+        if corrected < lowest:
+            lowest, best = corrected, rate
+    return {"lr": best / 10, "n_steps": step + 1}
+
+
+def random_search(task: Task, n: int = 4) -> Asked:
+    """n random cells (rate log-uniform over the grid's range, a batch of the grid's), each trained on CHOOSING / n of the
+    budget, judged by the tail of their training loss."""
+    rng = random.Random(f"{task.name} random")
+    cells = [drawn(task, rng) for _ in range(n)]
+    found = [(short(task, lr, batch, CHOOSING / n), lr, batch) for lr, batch in cells]
+    _, lr, batch = min(found)
+    return Asked(lr, batch, 1 - CHOOSING)
+
+
+def halving(task: Task) -> Asked:
+    """Successive halving (Jamieson & Talwalkar 2016, 1502.07943): 8 random cells, half kept, twice the budget, three rungs."""
+    rng = random.Random(f"{task.name} halving")
+    cells, share = [drawn(task, rng) for _ in range(8)], CHOOSING / 3 / 8
+    while len(cells) > 1:
+        cells = sorted(cells, key=lambda c: short(task, *c, share))[: len(cells) // 2]
+        share *= 2
+    return Asked(*cells[0], 1 - CHOOSING)
+
+
+def drawn(task: Task, rng: random.Random) -> tuple[float, int]:
+    """A random cell."""
+    rates, batches = zip(*grid(task), strict=True)
+    return float(f"{math.exp(rng.uniform(math.log(min(rates)), math.log(max(rates)))):.3g}"), rng.choice(
+        sorted(set(batches))
+    )
+
+
+def short(task: Task, lr: float, batch: int, share: float) -> float:
+    """Tail of the training loss of a short decayed run."""
+    row = run(task, lr, batch, 0, share)
+    curve = [loss for _, loss in row["curve"]]
+    return mean(curve[-max(1, len(curve) // 5) :]) if row["loss"] is not None and curve else math.inf
+
+
+def law_only(task: Task) -> Asked:
+    """danlu with plan.budget = "prior": the same laws, and what planning would cost spent on steps."""
+    row = plan_of(task, "prior")
+    return Asked(row["lr"], row["batch"])
+
+
+def planned(task: Task) -> Asked:
+    """danlu plan, its own cost taken from the run."""
+    row = plan_of(task, "8%")
+    return Asked(row["lr"], row["batch"], 1 - row["cost"], note=row["origin"])
+
+
+def wrong_prior(task: Task, factor: float) -> Asked:
+    """danlu plan whose law is wrong by a factor."""
+    row = plan_of(task, "8%", factor)
+    return Asked(row["lr"], row["batch"], 1 - row["cost"], note=row["origin"])
+
+
+RIVALS: dict[str, Callable[[Task], Asked | None]] = {
+    "danlu plan": planned,
+    "same laws, 8% more steps": law_only,
+    "framework defaults": defaults,
+    "Step Law": step_law,
+    "nanochat rule": nanochat,
+    "range test": range_test,
+    "Prodigy": lambda task: Asked(1.0, task.batch, rival="prodigy"),
+    "schedule-free AdamW": lambda task: Asked(2.5e-3, task.batch, rival="schedule-free"),
+    "random search": random_search,
+    "successive halving": halving,
+    "law wrong by 8 (high)": lambda task: wrong_prior(task, 8.0),
+    "law wrong by 8 (low)": lambda task: wrong_prior(task, 1 / 8),
+}
+
+
+def plan_of(task: Task, budget: str, factor: float = 1.0) -> dict[str, Any]:
+    """What `danlu plan` answers for the task's recipe with rate and batch left open. One thread, quiet files."""
+    from danlu.planning import learning_rate
+    from danlu.stages.plan import plan
+    from danlu.stages.train import run_trial, time_steps
+
+    key = fingerprint([task.recipe, task.n_samples, budget, factor, "plan 1"])
+    if PLANS.is_file():
+        for line in PLANS.read_text(encoding="utf-8").splitlines():
+            if (row := json.loads(line))["key"] == key:
+                return dict(row)
+    if FROZEN["on"]:
+        raise NotKeptError(task.name)
+    _, folder = opened(task)
+    raw = {"name": task.name, "schedule": {"kind": "wsd"}, **task.recipe, "plan": {"budget": budget},
+           "train": {"length": f"{task.n_samples} samples", "threads": 1, "precision": task.precision}}  # fmt: skip
+    recipe = Recipe.model_validate(raw)
+    with tempfile.TemporaryDirectory() as place:
+        own = RunFolder.create(Path(place) / "run", task.name, recipe.digest())
+        own.data.symlink_to(folder.data)
+        from functools import partial
+
+        from danlu.planning.trials import Lab
+
+        lab = Lab(partial(time_steps, recipe, own), partial(run_trial, recipe, own))
+        original = learning_rate.settle
+        learning_rate.settle = lambda law, *rest: original(bent(law, factor), *rest)
+        began = time.perf_counter()
+        try:
+            choices = plan(recipe, own, lambda *_: None, lab)
+        finally:
+            learning_rate.settle = original
+        planning_s = time.perf_counter() - began
+        written = read_json(own.plan)
+    step_s = next(p["value"] for p in written["predictions"] if p["name"] == "step_s")
+    decision = next(d for d in written["decisions"] if d["name"] == "optimizer.lr")
+    cost = planning_s / (planning_s + choices.n_steps * step_s)
+    row = {"key": key, "task": task.name, "budget": budget, "factor": factor, "lr": choices.optimizer["lr"],
+           "batch": choices.batch, "cost": round(cost, 4), "planning_s": round(planning_s, 2), "origin": decision["origin"],
+           "low": decision.get("low"), "high": decision.get("high"), "why": decision["why"]}  # fmt: skip
+    with PLANS.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(row) + "\n")
+    return row
+
+
+def bent(law: Any, factor: float) -> Any:
+    """A law's answer, wrong by a factor, as sure of itself as before."""
+    import dataclasses
+
+    return dataclasses.replace(law, value=law.value * factor, low=law.low * factor, high=law.high * factor)
+
+
+def opened_session(task: Task, lr: float, batch: int, seed: int = 0, share: float = 1.0, schedule: Any = None) -> Any:
+    """A session of the task."""
+    from danlu.stages.train import train_step
+    from danlu.training.trial import Session
+
+    recipe, folder = opened(task)
+    if schedule is not None:
+        recipe = Recipe.model_validate({"name": task.name, **task.recipe, "schedule": schedule})
+    return Session(recipe, folder, Trial(choices_of(task, lr, batch, share), seed), train_step)
+
+
+def rival_run(task: Task, asked: Asked, seed: int) -> dict[str, Any]:
+    """A whole run of an optimizer that is no member of the shelf."""
+    from danlu.planning.trials import Outcome
+
+    is_free = asked.rival == "schedule-free"
+    session = opened_session(
+        task, asked.lr, asked.batch, seed, asked.share, {"kind": "constant", "warmup": "5%"} if is_free else None
+    )
+    decay = task.recipe["optimizer"]["weight_decay"]
+    kind = planning_rivals.ScheduleFree if is_free else planning_rivals.Prodigy
+    session.parts.optimizer = kind(lr=asked.lr, weight_decay=decay).build(session.parts.model)
+    n = session.choices.n_steps
+    session.advance(n)
+    if is_free:
+        planning_rivals.put_average(session.parts.optimizer)
+    looks = () if session.diverged else (session.look(metrics=True),)
+    step_s = median(session.step_seconds)
+    outcome = Outcome(
+        tuple(session.losses), tuple(session.grad_norms), looks, sum(session.step_seconds), step_s, session.diverged
+    )
+    return described(outcome, n)
+
+
+def kept(task: Task, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row by a name of its own, from the file or made now."""
+    key = key_of(task, 0.0, 0, 0, 1.0, {"rival": name})
+    if (found := kept_runs().get(key)) is not None:
+        return found
+    if FROZEN["on"]:
+        raise NotKeptError(task.name)
+    row = {"key": key, "task": task.name, "rival": name, **make()}
+    with KEPT.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(row) + "\n")
+    return row
+
+
+def reached(task: Task, asked: Asked, seeds: tuple[int, ...]) -> float:
+    """Mean validation loss over seeds; infinite when one diverged."""
+    losses = []
+    for seed in seeds:
+        if asked.rival:
+            name = f"{asked.rival} {asked.lr:.4g} {asked.batch} {asked.share:.4g} {seed}"
+            row = kept(task, name, lambda seed=seed: rival_run(task, asked, seed))  # type: ignore[misc]
+        else:
+            row = run(task, float(f"{asked.lr:.4g}"), asked.batch, seed, float(f"{asked.share:.4g}"))
+        losses.append(math.inf if row["loss"] is None else row["loss"])
+    return mean(losses)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The best that the grid holds."""
+
+    lr: float
+    batch: int
+    loss: float
+    sd: float
+    """Of the loss over seeds, relative."""
+    slope: float
+    """d log loss / d log compute at its configuration."""
+
+    def regret(self, loss: float) -> float | None:
+        """Extra compute that a configuration of this loss needs; None where compute does not help."""
+        if self.slope > FLAT or not math.isfinite(loss):
+            return None if math.isfinite(loss) else math.inf
+        return math.exp(min(5.0, math.log(loss / self.loss) / -self.slope)) - 1
+
+
+def oracle(task: Task) -> Oracle | None:
+    """From the grid's rows, once all are there."""
+    found = kept_runs()
+    rows = [found.get(key_of(task, lr, batch, 0, 1.0, {})) for lr, batch in grid(task)]
+    if any(row is None for row in rows):
+        return None
+    ranked = sorted((row for row in rows if row and row["loss"] is not None), key=lambda row: row["loss"])[:2]
+    again = [[run(task, row["lr"], row["batch"], seed)["loss"] for seed in FRESH] for row in ranked]
+    i = min(range(len(again)), key=lambda k: mean(again[k]))
+    lr, batch = ranked[i]["lr"], ranked[i]["batch"]
+    ends = [run(task, lr, batch, FRESH[0], share)["loss"] for share in SHARES]
+    slope = math.log(ends[1] / ends[0]) / math.log(SHARES[1] / SHARES[0])
+    return Oracle(lr, batch, mean(again[i]), float(np.std(again[i], ddof=1)) / mean(again[i]), slope)
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--rivals", nargs="*", default=[])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="only write the table from what is kept")
+    asked = parser.parse_args()
+    seeds = FRESH[: asked.seeds]
+    for task in tasks().values():
+        if asked.table or task.abstain or (asked.only and task.name not in asked.only):
+            continue
+        for lr, batch in grid(task):
+            run(task, lr, batch)
+        best = oracle(task)
+        print(f"{task.name}: oracle {best}", flush=True)
+        for name, rival in RIVALS.items():
+            if (asked.rivals and name not in asked.rivals) or best is None or (chosen := rival(task)) is None:
+                continue
+            loss = reached(task, chosen, seeds)
+            print(f"  {name:28} {chosen} loss {loss:.5g} regret {best.regret(loss)}", flush=True)
+    from planning_table import write
+
+    write(seeds)
+
+
+if __name__ == "__main__":
+    main()

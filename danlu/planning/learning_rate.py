@@ -1,0 +1,315 @@
+"""The peak learning rate, from a law and from short, fully decayed runs at several rates, each weighed by how well it is
+known; and whether measuring pays at all.
+
+Loss as a function of the rate is close to a parabola in log rate around its minimum, and a cliff above it (Step Law's
+grid, Li 2025, 2503.04715: twice the best rate costs 0.48% of the loss, half of it 0.39%, four times 2.6%, a quarter
+1.1%). So what matters is log rate, and being wrong by d costs about BELOW d^2 or ABOVE d^2 (1 + BEND d^2) per cent of the
+loss. A run that sees D samples in batches of B is stood for by one of D' = s D in batches of B' = B s^0.571, so that B'
+is as far from the best batch for D' as B is for D (B_opt ~ D^0.571, the same paper, equation 1); but not below B / 8,
+because a step of few samples takes nearly as long as one of more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import mean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+from danlu.planning.choices import Choices
+from danlu.planning.draft import Draft
+from danlu.planning.ledger import Decision
+from danlu.planning.prediction import Z80
+from danlu.planning.trials import Outcome, RunTrial, Trial
+
+BELOW, ABOVE, BEND = 0.81, 1.0, 0.24
+"""Per cent of the loss for a squared unit of log rate; see above (0.39% / ln(2)^2 and 0.48% / ln(2)^2)."""
+COMPUTE_PER_LOSS = 25.0
+"""Per cent of compute that one per cent of the loss is worth (planning-science: 0.2% of loss is 4 to 7% of compute)."""
+RATIO = 3.0
+"""Between the rates of neighbouring short runs."""
+MOST_RUNS, LEAST_STEPS = 6, 24
+LEAST_BATCH_TARGETS = 64
+"""Samples times context of the smallest batch that a short run is made of."""
+USUAL_RUNS, LEAST_RUNS, START_S = 4, 3, 0.05
+"""Short runs that are usually made; fewest that say anything; and seconds to set one up."""
+MOST_SHARE, SMALLEST = 0.03, 1 / 8
+"""Most of the run's samples that a short run sees; its smallest batch over the run's."""
+FIXED = 0.25
+"""Of a step's time, what does not shrink with the batch: t(B') = t(B) (FIXED + (1 - FIXED) B' / B), until it is timed."""
+PROXY_SD = 0.6
+"""How far the best rate of a short run lies from that of the whole run, sd of the log: benchmarks/planning.md."""
+PROXY_SHIFT = 0.0
+"""By how much on average (log of whole over short): benchmarks/planning.md."""
+TAILS = 4.0
+"""Degrees of freedom of the law's error: it is usually good, and now and then far off."""
+GRID: NDArray[np.float64] = np.linspace(math.log(1e-7), math.log(1e2), 4145)
+"""Log rates at which beliefs are held: steps of 0.005."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is thought of the best log rate: a density over GRID."""
+
+    density: NDArray[np.float64]
+
+    @classmethod
+    def of_law(cls, rate: float, sd: float) -> Belief:
+        """A law's answer with an error of Student's t."""
+        z = (GRID - math.log(rate)) / sd
+        return cls(normal(-(TAILS + 1) / 2 * np.log1p(z**2 / TAILS)))
+
+    def seen(self, log_rate: float, sd: float) -> Belief:
+        """After a measurement with a normal error."""
+        return Belief(normal(np.log(self.density + 1e-300) - 0.5 * ((GRID - log_rate) / sd) ** 2))
+
+    @property
+    def mean(self) -> float:
+        """Of the log rate."""
+        return float(GRID @ self.density)
+
+    @property
+    def sd(self) -> float:
+        """Of the log rate."""
+        return math.sqrt(max(0.0, float((GRID - self.mean) ** 2 @ self.density)))
+
+    def quantile(self, share: float) -> float:
+        """The rate below which the best one lies with this probability."""
+        return float(math.exp(np.interp(share, np.cumsum(self.density), GRID)))
+
+    def cost(self, log_rate: float) -> float:
+        """Expected loss of choosing a rate, in per cent of the loss above the best."""
+        d = np.clip(log_rate - GRID, -2, 2)
+        return float(np.where(d < 0, BELOW * d**2, ABOVE * d**2 * (1 + BEND * d**2)) @ self.density)
+
+    def best(self) -> tuple[float, float]:
+        """(the rate of least expected cost, that cost)."""
+        around = np.linspace(self.mean - 2 * self.sd, self.mean + self.sd, 61)
+        costs = [self.cost(float(x)) for x in around]
+        return math.exp(around[int(np.argmin(costs))]), min(costs)
+
+
+def normal(log_density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponential of it, summing to 1."""
+    found = np.exp(log_density - log_density.max())
+    return np.asarray(found / found.sum())
+
+
+@dataclass(frozen=True)
+class Point:
+    """One short run."""
+
+    rate: float
+    loss: float
+    """Mean training loss of its tail; infinite when it diverged."""
+    error: float
+    """Standard error of that mean, pairing with the other rates left out."""
+
+
+@dataclass(frozen=True)
+class Bowl:
+    """A parabola through short runs: loss = lowest + curvature/2 (log rate - center)^2."""
+
+    center: float
+    """Log rate."""
+    sd: float
+    """Standard error of the center."""
+    curvature: float
+    lowest: float
+
+
+def fit(points: Sequence[Point]) -> Bowl | None:
+    """Through the best point and its neighbours by log rate (least squares, weights from the errors); None while the best
+    lies at an edge, or where no minimum is to be seen."""
+    finite = sorted((p for p in points if math.isfinite(p.loss)), key=lambda p: p.rate)
+    if len(finite) < 3:
+        return None
+    best = min(range(len(finite)), key=lambda i: finite[i].loss)
+    if best in (0, len(finite) - 1):
+        return None
+    near = finite[best - 1 : best + 2]
+    x = np.log([p.rate for p in near])
+    y = np.array([p.loss for p in near])
+    errors = np.array([max(p.error, 1e-9) for p in near])
+    design = np.stack([np.ones(3), x - x[1], (x - x[1]) ** 2], 1)
+    inverse = np.linalg.inv(design)
+    _, slope, bend = inverse @ y
+    if bend <= 0:
+        return None
+    shift = -slope / (2 * bend)
+    gradient = np.array([0.0, -1 / (2 * bend), slope / (2 * bend**2)])
+    sd = float(np.sqrt(gradient @ inverse @ np.diag(errors**2) @ inverse.T @ gradient))
+    reach = (x[-1] - x[0]) / 2
+    lowest = float(y[1] + slope * shift + bend * shift**2)
+    return Bowl(float(x[1] + np.clip(shift, -reach, reach)), min(sd, reach), float(2 * bend), lowest)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How the short runs stand for the whole one."""
+
+    share: float
+    """Of the whole run's samples."""
+    batch: int
+    n_steps: int
+
+
+def probe(choices: Choices, context: int, share: float) -> Probe | None:
+    """Short runs of `share` of the samples; None where they would be too short to say anything."""
+    least = max(SMALLEST * choices.batch, min(choices.batch, LEAST_BATCH_TARGETS / context))
+    batch = max(1, round(max(least, choices.batch * share**0.571)))
+    n_steps = int(share * choices.n_steps * choices.batch / batch)
+    return Probe(share, batch, n_steps) if n_steps >= LEAST_STEPS else None
+
+
+def cost(choices: Choices, asked: Probe) -> float:
+    """Of one short run, as a share of the whole one's time."""
+    step = FIXED + (1 - FIXED) * asked.batch / choices.batch
+    return asked.n_steps * step / choices.n_steps
+
+
+def affordable(choices: Choices, context: int, each: float) -> Probe | None:
+    """The longest short runs that cost no more than `each` of the whole run; None where they would say nothing."""
+    fits = [p for share in np.geomspace(MOST_SHARE, 1e-4, 60) if (p := probe(choices, context, float(share)))]
+    return next((p for p in fits if cost(choices, p) <= each), None)
+
+
+@dataclass
+class Measurement:
+    """Short runs at several rates, started at the law's and spread until the best lies between two others."""
+
+    run_trial: RunTrial
+    choices: Choices
+    probe: Probe
+    seed: int
+    points: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def run(self, rate: float) -> None:
+        """One more rate."""
+        began = time.perf_counter()
+        p, optimizer = self.probe, {**self.choices.optimizer, "lr": rate}
+        micro_batch = min(self.choices.micro_batch, p.batch)
+        how = {"batch": p.batch, "micro_batch": micro_batch, "n_steps": p.n_steps, "optimizer": optimizer, "ema": None}
+        outcome = self.run_trial(Trial(self.choices.model_copy(update=how), self.seed, is_scored=False))
+        self.points.append(point(rate, outcome))
+        self.seconds += time.perf_counter() - began
+
+    def spread(self, center: float, allowed_s: float) -> None:
+        """The center, a neighbour on each side, then on towards the lower side, while time is left for another."""
+        for rate in (center, center * RATIO, center / RATIO):
+            if self.has_time(allowed_s):
+                self.run(rate)
+        while len(self.points) < MOST_RUNS and self.has_time(allowed_s) and (further := self.beyond()) is not None:
+            self.run(further)
+
+    def has_time(self, allowed_s: float) -> bool:
+        """Whether another run, as long as those so far on average, still fits."""
+        done = len(self.points)
+        return self.seconds * (done + 1) / max(1, done) <= allowed_s
+
+    def beyond(self) -> float | None:
+        """The next rate where the best so far lies at an edge."""
+        rates = sorted(p.rate for p in self.points)
+        best = min(self.points, key=lambda p: p.loss).rate
+        if math.isinf(min(p.loss for p in self.points)) or best == rates[0]:
+            return rates[0] / RATIO
+        return rates[-1] * RATIO if best == rates[-1] else None
+
+
+def point(rate: float, outcome: Outcome) -> Point:
+    """The tail of a short run; infinite when it diverged or ended above where it began."""
+    tail = outcome.tail()
+    if outcome.diverged or mean(tail) > 1.5 * outcome.losses[0] + 1e-9:
+        return Point(rate, math.inf, 0.0)
+    return Point(rate, mean(tail), stdev(tail) / math.sqrt(len(tail)))
+
+
+def pays(law: Belief, share: float) -> bool:
+    """Whether short runs that cost `share` of the run are worth it: what they are expected to save of the loss, as compute,
+    against their cost. The saving is that of a belief as sharp as law and measurement together."""
+    saved = law.best()[1] - law.seen(law.mean, PROXY_SD).best()[1]
+    return saved * COMPUTE_PER_LOSS / 100 > share
+
+
+def settle(law: Decision, draft: Draft, choices: Choices, step_s: float, run_trial: RunTrial) -> Decision:
+    """optimizer.lr: measured where plan.budget allows it and it pays, else the law's answer with the reason. `choices` has all
+    but the rate."""
+    run_s, before = choices.n_steps * step_s, Belief.of_law(law.value, sd_of(law))
+    if draft.recipe.plan.budget.unit == "prior":
+        return unmeasured(law, 'plan.budget is "prior"')
+    allowed_s = draft.left_s(run_s)
+    asked = affordable(choices, draft.context, (allowed_s / USUAL_RUNS - START_S) / run_s)
+    if asked is None:
+        left = f"{max(0.0, allowed_s):.2g} s of plan.budget are left"
+        return unmeasured(law, f"{left}, too little for {USUAL_RUNS} runs of {LEAST_STEPS} steps")
+    if not pays(before, USUAL_RUNS * cost(choices, asked)):
+        return unmeasured(
+            law, "the law is known well enough that short runs would cost more than they are expected to save"
+        )
+    measured = Measurement(run_trial, choices, asked, draft.seed)
+    measured.spread(law.value, allowed_s)
+    if len(measured.points) < LEAST_RUNS:
+        return unmeasured(law, f"only {len(measured.points)} short runs could be made within plan.budget")
+    return decided(law, before, measured)
+
+
+def unmeasured(law: Decision, reason: str) -> Decision:
+    """The law's answer, and why it stands."""
+    return replace(law, why=f"{law.why} Not measured: {reason}.")
+
+
+def sd_of(law: Decision) -> float:
+    """Of the log rate: a law's low and high are read as an 80% interval."""
+    low, high = law.low or law.value / 4, law.high or law.value * 4
+    return math.log(high / low) / (2 * Z80)
+
+
+def decided(law: Decision, before: Belief, measured: Measurement) -> Decision:
+    """optimizer.lr after the short runs."""
+    bowl = fit(measured.points)
+    after = before
+    if bowl is not None:
+        after = before.seen(bowl.center + PROXY_SHIFT, math.hypot(bowl.sd, PROXY_SD))
+    else:
+        after = edged(before, measured.points)
+    rate, cost = after.best()
+    rate = float(f"{rate:.3g}")
+    p = measured.probe
+    said = f"{len(measured.points)} short runs of {p.n_steps} steps in batches of {p.batch}"
+    seen = f"lie lowest at {math.exp(bowl.center):.2g}" if bowl else "show no minimum between them"
+    why = f"The law gives {law.value:g}; {said} {seen}; weighed by how well each is known: {rate:g}."
+    return Decision(
+        law.name, rate, "measured: short runs", why, f"{law.source}; benchmarks/planning.md", law.valid, bowl is not None,
+        after.quantile(0.1), after.quantile(0.9), if_wrong=f"about {cost:.1g}% of the loss expected, by this uncertainty",
+        evidence=evidence(measured, bowl, rate),
+        alternatives=tuple({"value": q.rate, "why": told(q)} for q in sorted(measured.points, key=lambda q: q.rate)),
+    )  # fmt: skip
+
+
+def edged(before: Belief, points: Sequence[Point]) -> Belief:
+    """Where the best run lies at an edge: the optimum is at it or beyond, as far as the short runs can tell."""
+    best = min(points, key=lambda p: p.loss)
+    return before.seen(math.log(best.rate) + PROXY_SHIFT, math.hypot(math.log(RATIO), PROXY_SD))
+
+
+def told(p: Point) -> str:
+    """What a short run came to."""
+    return f"ended at {p.loss:.4g}" if math.isfinite(p.loss) else "diverged"
+
+
+def evidence(measured: Measurement, bowl: Bowl | None, chosen: float) -> dict[str, object]:
+    """For the report to draw."""
+    shown = sorted((p for p in measured.points if math.isfinite(p.loss)), key=lambda p: p.rate)
+    found: dict[str, object] = {
+        "plot": "points", "x": "learning rate", "y": "training loss at the end of a short run", "log_x": True,
+        "points": [[p.rate, p.loss, p.error] for p in shown], "chosen": chosen,
+    }  # fmt: skip
+    if bowl is not None:
+        xs = np.linspace(math.log(shown[0].rate), math.log(shown[-1].rate), 31)
+        found["curve"] = [[math.exp(x), bowl.lowest + bowl.curvature / 2 * (x - bowl.center) ** 2] for x in xs]
+    return found

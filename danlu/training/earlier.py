@@ -1,0 +1,54 @@
+"""Finished runs beside this one, of the same model on the same data: where they ended says most of where this one will."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from danlu.base.contracts import DataCard
+from danlu.base.errors import DanluError
+from danlu.base.runfolder import MetricsLog, RunFolder, read_json
+from danlu.planning.choices import Choices
+from danlu.planning.length import Earlier
+from danlu.recipe import Recipe
+
+MOST = 50
+"""Folders that are looked into."""
+AS_LONG = 1.3
+"""An earlier run counts when it was at most so many times as long, or as short, in samples."""
+
+
+def earlier_runs(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard, share: float) -> Iterator[Earlier]:
+    """Those in the same folder whose loss at this share of their length is known. One that cannot be read is passed over:
+    it is not this run's business."""
+    path = run.path.resolve()
+    for folder in sorted(path.parent.iterdir())[: MOST + 1]:
+        if folder == path or not (folder / "train" / "metrics.jsonl").is_file():
+            continue
+        try:
+            found = finished_like(recipe, RunFolder(folder), choices, card, share)
+        except (DanluError, OSError, ValueError, KeyError, TypeError):
+            continue
+        if found is not None:
+            yield found
+
+
+def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: DataCard, share: float) -> Earlier | None:
+    """What another run tells, if it is of the same data, model, task and length, and was trained to its end."""
+    if read_json(other.data / "card.json")["fingerprint"] != card.fingerprint:
+        return None
+    theirs, theirs_choices = Recipe.load(other.recipe), Choices.read(other)
+    same = all(getattr(theirs, part) == getattr(recipe, part) for part in ("model", "task"))
+    looks_alike = all(
+        getattr(theirs.evaluate, part) == getattr(recipe.evaluate, part) for part in ("during_tokens", "during_samples")
+    )
+    ratio = theirs_choices.n_steps * theirs_choices.batch / (choices.n_steps * choices.batch)
+    if not (same and looks_alike and theirs_choices.model == choices.model and 1 / AS_LONG <= ratio <= AS_LONG):
+        return None
+    looks = [
+        (row["step"], row["validation"]["loss"])
+        for row in MetricsLog(other.train / "metrics.jsonl")
+        if row.get("validation")
+    ]
+    if not looks or looks[-1][0] < theirs_choices.n_steps:
+        return None
+    return Earlier.of(other.path.name, looks, theirs_choices.n_steps, share)

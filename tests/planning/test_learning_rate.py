@@ -1,0 +1,112 @@
+"""The rate: a parabola in log rate, a belief that law and measurement share, and abstention where it cannot pay."""
+
+import math
+
+import numpy as np
+import pytest
+
+from danlu.planning import learning_rate
+from danlu.planning.choices import Choices
+from danlu.planning.learning_rate import Belief, Measurement, Point, Probe, fit, pays, probe
+from danlu.planning.trials import Outcome
+
+CHOICES = Choices(
+    device="cpu", threads=1, precision="fp32", operations="plain", attention="fused", compile=False, batch=64, micro_batch=64,
+    n_steps=4000, model={}, optimizer={"weight_decay": 0.1}, evaluate_every=None, signals_every=None,
+    save_every_steps=None, save_every_s=None,
+)  # fmt: skip
+
+
+def bowl_at(best, seen=None, cliff=math.inf):
+    """A RunTrial whose loss is a parabola in log rate around `best`."""
+
+    def run_trial(trial):
+        rate, n = trial.choices.optimizer["lr"], trial.choices.n_steps
+        if seen is not None:
+            seen.append(trial)
+        if rate > cliff:
+            return Outcome((3.0, math.inf), (1.0, 1.0), (), 0.01, 0.001, "loss inf")
+        end = 2.0 + 0.05 * math.log(rate / best) ** 2
+        losses = tuple(np.linspace(3.5, end, n)[: n - n // 5]) + (end,) * (n // 5)
+        return Outcome(losses, (1.0,) * n, (), 0.01, 0.001)
+
+    return run_trial
+
+
+def test_the_fit_is_the_parabola_through_three_points():
+    points = [Point(r, 2 + 0.3 * math.log(r / 3e-3) ** 2, 0.01) for r in (1e-3, 4e-3, 1e-2)]
+    bowl = fit(points)
+    assert math.exp(bowl.center) == pytest.approx(3e-3, rel=1e-6)
+    assert bowl.curvature == pytest.approx(0.6, rel=1e-6)
+    assert bowl.lowest == pytest.approx(2.0, rel=1e-9)
+    draws = np.random.default_rng(0).normal(0, 0.01, (4000, 3))  # its standard error against plain simulation
+    centers = [
+        f.center for d in draws if (f := fit([Point(p.rate, p.loss + e, 0.01) for p, e in zip(points, d, strict=True)]))
+    ]
+    assert bowl.sd == pytest.approx(np.std(centers), rel=0.1)
+    assert fit(points[:2]) is None
+    assert fit([Point(r, r, 0.1) for r in (1e-3, 2e-3, 4e-3)]) is None  # lowest at an edge
+
+
+def test_beliefs_combine_by_inverse_variance_and_a_far_off_law_gives_way():
+    law = Belief.of_law(1e-3, 0.7)
+    near = law.seen(math.log(2e-3), 0.5)
+    weight = 0.7**2 / (0.7**2 + 0.5**2)
+    assert near.mean == pytest.approx(math.log(1e-3) + weight * math.log(2), abs=0.1)
+    assert near.sd < 0.5
+    far = Belief.of_law(8e-3, 0.7).seen(math.log(1e-3), 0.3)  # eight times too high
+    normal_mean = math.log(8e-3) + (0.7**2 / (0.7**2 + 0.3**2)) * math.log(1 / 8)
+    assert far.mean < normal_mean
+    assert math.exp(far.mean) < 1.5e-3
+
+
+def test_the_rate_chosen_is_shaded_down_more_the_less_is_known():
+    sharp, vague = (Belief.of_law(1e-3, sd).seen(math.log(1e-3), sd) for sd in (0.2, 1.0))
+    assert 0.97e-3 < sharp.best()[0] < 1.01e-3
+    assert vague.best()[0] < 0.9e-3
+    assert sharp.best()[1] < vague.best()[1]
+
+
+@pytest.mark.parametrize("wrong_by", [1 / 8, 1.0, 8.0])
+def test_a_law_wrong_by_eight_is_put_right(wrong_by):
+    measured = Measurement(bowl_at(4e-3), CHOICES, Probe(0.01, 8, 60), seed=0)
+    measured.spread(4e-3 * wrong_by, allowed_s=1e9)
+    assert fit(measured.points) is not None
+    low, high = 1e-3 * wrong_by, 16e-3 * wrong_by
+    law = learning_rate.Decision("optimizer.lr", 4e-3 * wrong_by, "prior: x", "law.", "", "", False, low, high)
+    found = learning_rate.decided(law, Belief.of_law(law.value, learning_rate.sd_of(law)), measured)
+    assert 4e-3 / 2 < found.value < 4e-3 * 2
+    assert found.low < found.value < found.high
+    assert found.evidence["chosen"] == found.value
+
+
+def test_the_short_run_is_as_far_from_its_best_batch_as_the_whole_one():
+    short = probe(CHOICES, context=64, share=0.02)
+    assert short.batch == max(8, round(64 * 0.02**0.571))
+    assert short.n_steps == int(0.02 * 4000 * 64 / short.batch)
+    assert probe(CHOICES.model_copy(update={"n_steps": 50}), context=64, share=0.02) is None
+
+
+def test_a_cliff_is_no_minimum_and_time_is_kept():
+    seen = []
+    measured = Measurement(bowl_at(4e-3, seen, cliff=1e-2), CHOICES, Probe(0.01, 8, 60), seed=3)
+    measured.spread(4e-3, allowed_s=1e9)
+    assert {p.rate for p in measured.points if math.isinf(p.loss)} == {1.2e-2}
+    assert all(t.choices.batch == 8 and t.seed == 3 and not t.is_scored for t in seen)
+    short = Measurement(bowl_at(4e-3), CHOICES, Probe(0.01, 8, 60), seed=3)
+    short.spread(4e-3, allowed_s=0.0)
+    assert len(short.points) <= 1
+
+
+def test_measuring_pays_only_where_the_law_is_vague_or_runs_are_cheap():
+    assert pays(Belief.of_law(1e-3, 1.0), 0.08)
+    assert not pays(Belief.of_law(1e-3, 0.3), 0.08)
+    assert pays(Belief.of_law(1e-3, 0.4), 0.001)
+
+
+def test_short_runs_are_as_long_as_they_may_cost():
+    asked = learning_rate.affordable(CHOICES, 64, 0.02)
+    assert 0.012 < learning_rate.cost(CHOICES, asked) <= 0.02
+    plain = asked.n_steps * (0.25 + 0.75 * asked.batch / 64) / 4000
+    assert learning_rate.cost(CHOICES, asked) == pytest.approx(plain)
+    assert learning_rate.affordable(CHOICES.model_copy(update={"n_steps": 100}), 64, 0.02) is None
