@@ -259,7 +259,7 @@ def broken_parts(run: Run, parts: Any) -> Any:
         case "vanishing":
             faults.gradients_by_depth(model, lambda n: (1e-4, 1e-5, 1e-6)[run.seed])
         case "rate high":
-            optimized(lambda n: (30.0, 60.0, 100.0)[run.seed])
+            optimized(lambda n: (30.0, 60.0, 100.0)[run.seed] * (1 if run.task in ("text", "image") else 8))
         case "rate low":
             optimized(lambda n: (1 / 100, 1 / 200, 1 / 400)[run.seed])
         case "break" if run.seed == 2:

@@ -173,7 +173,7 @@ class Alarm:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             solver.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         return {"first": losses[0], "last": statistics.median(losses[-5:]), "constant": floor or 0.0}
 
     @torch.no_grad()
@@ -189,14 +189,15 @@ class Alarm:
         model.train()
         return total / max(1, sum(b.n_targets for b in batches))
 
-    @torch.no_grad()
     def training_loss(self, model: nn.Module) -> float:
-        """Loss per target of the batch just trained on, in training mode; running averages are put back."""
+        """Loss per target of the batch just trained on, in training mode and with a graph, which tasks may ask for to tell
+        training from scoring (label smoothing); running averages are put back."""
         kept = [(b, b.clone()) for b in model.buffers()]
         device = device_of(model)
-        total = sum(float(self.task.loss_sum(model(b.to(device)), b.to(device))) for b in self.batches)
-        for buffer, old in kept:
-            buffer.copy_(old)
+        total = sum(float(self.task.loss_sum(model(b.to(device)), b.to(device)).detach()) for b in self.batches)
+        with torch.no_grad():
+            for buffer, old in kept:
+                buffer.copy_(old)
         return total / max(1, sum(b.n_targets for b in self.batches))
 
 

@@ -24,8 +24,8 @@ REPEAT_WINDOW = 8
 """Batches back that a repeated sample is looked for."""
 POOL, POOL_STEPS, N_LEAST = 1024, 40, 256
 """Samples gathered at a run's start for what needs many, or as many as so many steps have; the fewest that tell."""
-HELD = 1024
-"""Validation samples whose copies are looked for among the training samples."""
+HELD, HELD_TOKENS = 1024, 65_536
+"""Validation samples (tokens of a text) whose copies are looked for among the training samples."""
 TARGETS = ("targets", "soft_targets")
 MOST_LABELS = 64
 """Targets of a sample up to which its labels are a label, not a sequence."""
@@ -54,7 +54,7 @@ class Sightings:
             return np.empty(0, np.uint64), facts
         if self.is_text:
             text = open_text(self.recipe, run, self.card, "validation")
-            tokens = np.asarray(text.tokens[: self.recipe.evaluate.during_tokens]).astype(np.int64)
+            tokens = np.asarray(text.tokens[:HELD_TOKENS]).astype(np.int64)
             hashes = look.grams(tokens[None], 1)
         else:
             hashes, labels = self.held_samples(run)

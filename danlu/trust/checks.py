@@ -22,6 +22,7 @@ SHIFT_MORE, SHIFT_SCORE = 0.1, 6.0
 DECADES, DEPTH_STEP = 3.0, 20
 GROWN = 30.0
 NOISE_GAP, NOISE_SCORE, NOISE_PROBES = 0.3, 4.0, 3
+N_GAINS, HIGH_GAIN, HIGH_EACH, LOW_GAIN, LOW_SHARE = 4, 0.55, 0.7, 0.993, 0.0015
 DECIDES, COPIES_SCORE, COPIES_LEAST = 0.95, 6.0, 256
 
 
@@ -146,6 +147,27 @@ def gradient_scale(memory: Memory, record: Record) -> Finding | None:
     return None
 
 
+def rate(memory: Memory, record: Record) -> Finding | None:
+    """The gain of updates at half the peak rate or more: by how much a batch's loss fell through its own update, over what
+    its gradient promised. 1 where the loss is a plane as far as the step goes, 1/2 at the bottom of a parabola along it,
+    below that where the step goes too far (the ratio of a trust region: Nocedal & Wright 2006, 4.1)."""
+    gains = memory.gains[-N_GAINS:]
+    if "gain" not in record or len(gains) < N_GAINS - 1:
+        return None
+    promised, had = sum(g[0] for g in gains), sum(g[1] for g in gains)
+    if not (promised < 0 and math.isfinite(had)):
+        return None
+    gain, share = had / promised, -promised / len(gains) / max(abs(record["loss"]), 1e-9)
+    n_short = sum(g[1] > HIGH_EACH * g[0] for g in gains)
+    if len(gains) == N_GAINS and gain < HIGH_GAIN and n_short >= N_GAINS - 1:
+        says = f"updates lower their own batch's loss by {gain:.0%} of what the gradient promises"
+        return Finding("rate too high", record["step"], says, "warn")
+    if LOW_GAIN < gain < 2 - LOW_GAIN and share < LOW_SHARE:
+        says = f"updates bring {gain:.1%} of what the gradient promises, which is {share:.2%} of the loss: longer steps would too"
+        return Finding("rate too low", record["step"], says, "warn")
+    return None
+
+
 def label_noise(memory: Memory, record: Record) -> Finding | None:
     """Unseen training samples that are much harder than validation samples, both in evaluation mode."""
     if "probe" not in record or len(memory.probes) < NOISE_PROBES:
@@ -179,6 +201,6 @@ def listed(names: list[str]) -> str:
 
 CHECKS: tuple[Check, ...] = (
     initial_loss, one_batch, missing_gradient, frozen_weights, duplicated, unshuffled, shifted_labels, dead_units,
-    gradient_scale, label_noise, leakage, off_the_curve,
+    gradient_scale, rate, label_noise, leakage, off_the_curve,
 )  # fmt: skip
 """In this order."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from danlu.trust.findings import WINDOW, Memory, Record
 
-N_LOSSES, N_REPEATS, N_WATCHED = 64, 16, 5
-"""How much is kept."""
+N_LOSSES, N_REPEATS, N_WATCHED, WARM = 64, 16, 5, 20
+"""How much is kept; steps before the first gain that counts."""
 DEAD = 0.6
 """Share of a layer's units that are the same on a whole batch."""
 
@@ -25,8 +25,8 @@ def remember(memory: Memory, record: Record) -> None:
     remember_batch(memory, record["batch"])
     if "layers" in record:
         remember_layers(memory, record)
-    if "gain" in record:
-        memory.gains = [*memory.gains, [*record["gain"], record["lr"]]][-N_WATCHED:]
+    if "gain" in record and record["step"] >= WARM and record["lr"] >= 0.5 * memory.facts.get("peak_lr", 0.0):
+        memory.gains = [*memory.gains, list(record["gain"])][-N_WATCHED:]
     if "probe" in record:
         memory.probes = [*memory.probes, record["probe"]]
     memory.constant = record.get("constant", memory.constant)

@@ -19,7 +19,8 @@ N_BLOCKS, BLOCK_LEAST = 100, 4
 N_PAST, N_AHEAD, N_EXCESS, N_LEAST = 12, 4, 40, 8
 """Blocks a forecast is made from and for; earlier excesses that are looked back at, and the fewest that tell."""
 SIGMAS, EACH, AT_LEAST = 8.0, 2.0, 0.01
-"""Robust standard deviations that the mean excess must pass, and each block's; their least, as a share of the loss."""
+"""Robust standard deviations that the mean excess must pass, and each block's and the rise over the last
+blocks seen (a loss that only falls more slowly is no fault); their least, as a share of the loss."""
 
 
 def forecast(past: Sequence[float], n_ahead: int) -> list[float]:
@@ -49,7 +50,8 @@ def off_the_curve(memory: Memory, record: Record) -> Finding | None:
     middle = statistics.median(before)
     spread = 1.4826 * statistics.median(abs(x - middle) for x in before)
     scale = max(spread, AT_LEAST * abs(statistics.median(past)))
-    if statistics.fmean(above) < SIGMAS * scale or min(above) < EACH * scale:
+    rise = statistics.fmean(now) - statistics.median(past[-N_AHEAD:])
+    if statistics.fmean(above) < SIGMAS * scale or min(*above, rise) < EACH * scale:
         return None
     says = (
         f"the loss was {statistics.fmean(now):.4g} over the last {N_AHEAD} blocks; its own past says "

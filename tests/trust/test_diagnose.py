@@ -98,6 +98,8 @@ FAULTS = [
     ("vanishing gradient", faded(1e-4)),
     ("exploding gradient", faded(1e4)),
     ("exploding gradient", lambda r: r.update(norm=1.04 ** r["step"])),
+    ("rate too high", at("gain", [-0.02, -0.005])),
+    ("rate too low", at("gain", [-0.0002, -0.0002])),
     ("label noise", at("probe", [1.5, 0.7])),
     ("leakage", at("pool", {"deciding": 0.99})),
     ("leakage", at("batch", {"held": 5})),
