@@ -63,6 +63,8 @@ class Rehearsal:
     """What the process that will train holds of its own."""
     parent_file_bytes: int = 0
     """What it holds of files."""
+    state_bytes: int = 0
+    """Weights, optimizer state and average: what a fork of the run copies."""
     mapped_bytes: int = 0
     """Prepared data that are mapped and not copied: they count as far as they are touched."""
     busy: float = 0.0

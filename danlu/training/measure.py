@@ -39,6 +39,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.footprint import OUT_OF_MEMORY, Rehearsal
 from danlu.recipe import Recipe
 from danlu.training.loop import Loop
+from danlu.training.state import kept
 from danlu.training.trial import TrainStep
 from danlu.training.update import Clock
 from danlu.training.usage import peak_bytes, reset_peak
@@ -185,6 +186,7 @@ def rehearsed(
             step(loop, train_step)
         found |= {"steps": steps, "steps_bytes": peak_bytes(device), "busy": busy.share()}
         if is_whole:
+            found["state_bytes"] = state_bytes(loop)
             found |= rest_of_run(recipe, loop, train_step, median(steps))
             closing = time.perf_counter()
             loop.writer.close()
@@ -242,6 +244,13 @@ def shorten(look: Any) -> float:
     return sum(cost) / sum(cost[i] for i in chosen)
 
 
+def state_bytes(loop: Loop) -> int:
+    """Weights, optimizer state and average."""
+    average = loop.average.values if loop.average is not None else []
+    held = [*kept(loop.parts.model).values(), *loop.parts.optimizer.tensors().values(), *average]
+    return sum(t.numel() * t.element_size() for t in held)
+
+
 def change(loop: Loop, **settings: int | None) -> None:
     """Set what the coming steps do beside training."""
     loop.choices = loop.choices.model_copy(update=settings)
@@ -269,7 +278,7 @@ def scratch_run(run: RunFolder, scratch: Path, recipe: Recipe, choices: Choices)
     folder = RunFolder(scratch)
     folder.data.symlink_to(run.data.resolve())
     saves = None if recipe.checkpoint.save_every == "never" else float(NO_END)
-    update = {"n_steps": NO_END, "time_limit_s": None, "evaluate_every": None, "signals_every": None,
+    update: dict[str, Any] = {"forks": (), "n_steps": NO_END, "time_limit_s": None, "evaluate_every": None, "signals_every": None,
               "save_every_steps": None, "save_every_s": saves}  # fmt: skip
     body = choices.model_copy(update=update).model_dump(mode="json")
     write_json(folder.plan, {"decisions": [], "choices": body})
