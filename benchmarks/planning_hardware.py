@@ -31,7 +31,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.footprint import OUT_OF_MEMORY, Rehearsal, fit
 from danlu.planning.layouts import Bench
 from danlu.recipe import Recipe
-from danlu.training import measure
+from danlu.training.process import Busy, held, memory_lines
 
 HERE = Path(__file__).parent
 KEPT, PAGE = HERE / "planning_hardware.jsonl", HERE / "planning_hardware.md"
@@ -103,11 +103,11 @@ def one(row: dict[str, Any]) -> dict[str, Any]:
             from danlu.stages.plan import plan
 
             plan(made.recipe, made.folder, quiet, lab)
-            planning_s, before, busy = time.perf_counter() - began, measure.held("", "cpu"), measure.Busy()
+            planning_s, before, busy = time.perf_counter() - began, held("", "cpu"), Busy()
             if "ceiling" in row:
                 import resource
 
-                most = measure.memory_lines()["VmData"] + row["ceiling"]
+                most = memory_lines()["VmData"] + row["ceiling"]
                 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
             pipeline.run_stage("train", made, quiet)
             used, planned = read_json(made.folder.train / "usage.json"), read_json(made.folder.plan)
@@ -117,7 +117,7 @@ def one(row: dict[str, Any]) -> dict[str, Any]:
             "row": row, "busy": round(busy.share(), 3), "planning_s": round(planning_s, 2),
             "train_s": [found["train_s"][k] for k in ("value", "low80", "high80", "low95", "high95")] + [used["train_s"]],
             "peak": [found["peak_bytes"][k] for k in ("value", "low80", "high80", "low95", "high95")] + [used["peak_bytes"]],
-            "own": used["peak_bytes"] - measure.memory_lines()["RssFile"] - before["own_bytes"],
+            "own": used["peak_bytes"] - memory_lines()["RssFile"] - before["own_bytes"],
             "rehearsal": rehearsal.__dict__, "choices": planned["choices"], "why": found["train_s"]["why"],
         }  # fmt: skip
     finally:

@@ -24,7 +24,7 @@ formula, was below 80% ran out; a measured bound needs less room.)"""
 FIRST_S = 0.1
 """Seconds of steps that a whole rehearsal times at least."""
 N_FIRST = 3
-MEMORY_SD = 1.03
+MEMORY_SD = 1.04
 """One standard deviation of a measured peak, as a factor (benchmarks/planning_hardware.md)."""
 SHAPING = ("device", "threads", "precision", "operations", "attention", "compile", "recompute", "batch", "ema")
 """What two layouts must share to lie on one line of memory, beside the model."""
