@@ -39,6 +39,8 @@ class Draft:
     decisions: list[Decision] = field(default_factory=list)
     timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     predictions: list[Prediction] = field(default_factory=list)
+    look_s: float | None = None
+    """Seconds of a look at the validation split, where one was rehearsed."""
     fit: str = ""
     """What memory asked of the micro-batch, if anything."""
     began: float = field(default_factory=time.perf_counter)

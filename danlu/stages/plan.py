@@ -94,12 +94,8 @@ def resolve_shape(draft: Draft) -> DecoderShape:
 def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
     """Steps of the run, and how often it looks, measures and saves."""
     recipe, every = draft.recipe, draft.recipe.evaluate.every
-    look_s = (
-        FORWARD_SHARE
-        * step_s
-        * min(recipe.evaluate.during_tokens, draft.n_validation)
-        / (choices.batch * draft.context)
-    )
+    n_looked = min(recipe.evaluate.during_tokens, draft.n_validation)
+    look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / (choices.batch * draft.context)
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount

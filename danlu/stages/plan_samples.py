@@ -155,7 +155,7 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
     """Steps of the run, and how often it looks, measures and saves."""
     recipe, every = draft.recipe, draft.recipe.evaluate.every
     n_looked = min(recipe.evaluate.during_samples, draft.n_validation)
-    look_s = FORWARD_SHARE * step_s * n_looked / choices.batch
+    look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / choices.batch
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount
