@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from danlu.base.contracts import DataCard, Metric, Progress, Scores, StepReport
 from danlu.base.errors import GateError, UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_text
+from danlu.planning.layouts import MEMORY_SHARE, Bench
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 
 if TYPE_CHECKING:
+    from danlu.planning.cluster import Estimate
     from danlu.stages.check import Check
 
 STAGES = ("prepare", "plan", "train", "evaluate", "report")
@@ -193,6 +195,18 @@ def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Ite
     return look(found)
 
 
+def plan_on(
+    recipe: Recipe | Path | str, on: str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()
+) -> tuple[str, Estimate]:
+    """(title, memory, layout, time and cost) on machines as in "1024 x h100". Nothing is run or written."""
+    from danlu.planning.accelerators import parse_cluster
+    from danlu.planning.foretell import foretell
+
+    machines = parse_cluster(on)
+    found, _ = loaded(recipe, sets, allow_code)
+    return f"{found.name} on {machines}", foretell(found, machines, lambda recipe: check(recipe).n_parameters)
+
+
 def loaded(
     recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()
 ) -> tuple[Recipe, RunFolder | None]:
@@ -306,9 +320,12 @@ def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
 
 def lab_of(recipe: Recipe, folder: RunFolder) -> Lab:
     """What plan measures with: train's stopwatch and its short runs."""
+    from danlu.planning import hardware
     from danlu.stages import train
 
-    return Lab(partial(train.time_steps, recipe, folder), partial(train.run_trial, recipe, folder))
+    most = int(MEMORY_SHARE * hardware.look(recipe.train.device, recipe.train.threads).available_bytes)
+    bench = Bench(partial(train.rehearse, recipe, folder), most)
+    return Lab(bench.time_steps, partial(train.run_trial, recipe, folder), bench)
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:

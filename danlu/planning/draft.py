@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from danlu.base.contracts import DataCard
 from danlu.base.durable import fingerprint
 from danlu.base.units import Length
 from danlu.models.decoder_settings import DecoderShape
-from danlu.planning import priors
+from danlu.planning import layouts, priors
 from danlu.planning.choices import Choices
 from danlu.planning.hardware import Machine, Rate
+from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, Plan
 from danlu.planning.prediction import N_STEPS, STEP_S, TRAIN_S, VALIDATION_LOSS, Prediction, predict, unknown
 from danlu.planning.priors import Facts
@@ -38,6 +39,10 @@ class Draft:
     decisions: list[Decision] = field(default_factory=list)
     timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     predictions: list[Prediction] = field(default_factory=list)
+    look_s: float | None = None
+    """Seconds of a look at the validation split, where one was rehearsed."""
+    fit: str = ""
+    """What memory asked of the micro-batch, if anything."""
     began: float = field(default_factory=time.perf_counter)
     """When planning began, on the clock that only differences are taken of."""
 
@@ -73,6 +78,19 @@ class Draft:
             self.expected_steps(choices),
             unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
         ]
+
+    def expect_rehearsed(self, choices: Choices, bench: Bench) -> None:
+        """What follows from rehearsals of the chosen layout, and what does not."""
+        self.predictions += [
+            *layouts.expected(choices, bench, self.machine.n_cores),
+            self.expected_steps(choices),
+            unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
+        ]
+
+    def expect_loss(self, found: Sequence[Prediction]) -> None:
+        """What earlier runs say of the end, in the place of "don't know"."""
+        names = {prediction.name for prediction in found}
+        self.predictions = [p for p in self.predictions if p.name not in names] + list(found)
 
     def expected_steps(self, choices: Choices) -> Prediction:
         """Updates: certain, or never more than planned and fewer where a machine that slows down meets the time limit."""

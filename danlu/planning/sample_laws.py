@@ -19,6 +19,8 @@ MEASURED_FOR = "AdamW, 1e4 to 1.1e6 parameters, 250 to 940 updates of 32 to 128 
 RATES = {"sgd": 0.05, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3, "lion": 2e-4, "muon": 5e-3, "adamh": 1e-2}
 """Peak learning rate by optimizer."""
 DECAYS = {"sgd": 5e-4, "adamw": 0.01, "lion": 0.05, "muon": 0.01}
+MIN_UPDATES = 800
+"""Fewest updates of a run: with fewer, smaller batches were as good or better on the seven tasks (benchmarks/planning.md)."""
 MIN_EPOCHS, MAX_EPOCHS, WANTED_SAMPLES = 5, 100, 600_000
 
 
@@ -28,11 +30,15 @@ def guess(setting: str, value: Any, why: str, low: float | None = None, high: fl
     return Decision(setting, value, "prior: house rule", why, SOURCE, "nowhere tested", False, low, high)
 
 
-def batch(n_samples: int) -> Decision:
-    """train.batch: about a hundredth of the training split, a power of two from 16 to 256."""
+def batch(n_samples: int, n_seen: float = math.inf) -> Decision:
+    """train.batch: about a hundredth of the training split, a power of two from 16 to 256; smaller, down to 4, where the run
+    sees so few samples that it would have fewer than MIN_UPDATES."""
     value = 2 ** min(8, max(4, round(math.log2(max(1.0, n_samples / 100)))))
+    if n_seen < MIN_UPDATES * value:
+        value = 2 ** max(2, round(math.log2(max(1.0, n_seen / MIN_UPDATES))))
     value = min(value, max(1, n_samples))
-    return guess("train.batch", value, f"about a hundredth of {n_samples:,} samples, from 16 to 256", value / 4, value * 4)  # fmt: skip
+    why = f"about a hundredth of {n_samples:,} samples, from 16 to 256, in about {MIN_UPDATES} updates at least"
+    return guess("train.batch", value, why, value / 4, value * 4)
 
 
 def epochs(n_samples: int) -> Decision:

@@ -19,13 +19,15 @@ from danlu.planning import hardware, learning_rate, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.forks import with_forks
+from danlu.planning.layouts import Bench
 from danlu.planning.ledger import write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
-from danlu.planning.timing import first_choices, memory_of, time_choices
+from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 from danlu.stages.plan_samples import plan_samples
+from danlu.training.earlier import expected_loss
 
 USABLE = 0.92
 """Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
@@ -52,11 +54,13 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     shape = resolve_shape(draft)
     choices = first_choices(draft, shape)
     progress("timing", 1, 4)
+    choices = fitted(draft, choices, lab.bench)
     choices, step_s = time_choices(draft, shape, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_length(draft, choices, step_s)
     choices = settle_rates(draft, shape, choices, step_s, lab)
-    expect(draft, shape, choices, step_s)
+    expect(draft, shape, choices, step_s, lab.bench)
+    draft.expect_loss(expected_loss(recipe, run, choices, card))
     write_plan(run, draft.plan(choices, facts(draft, shape, choices, step_s)))
     progress("written", 4, 4)
     return choices
@@ -90,12 +94,8 @@ def resolve_shape(draft: Draft) -> DecoderShape:
 def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
     """Steps of the run, and how often it looks, measures and saves."""
     recipe, every = draft.recipe, draft.recipe.evaluate.every
-    look_s = (
-        FORWARD_SHARE
-        * step_s
-        * min(recipe.evaluate.during_tokens, draft.n_validation)
-        / (choices.batch * draft.context)
-    )
+    n_looked = min(recipe.evaluate.during_tokens, draft.n_validation)
+    look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / (choices.batch * draft.context)
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount
@@ -155,8 +155,10 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: fl
     return choices.model_copy(update={"optimizer": resolved})
 
 
-def expect(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float) -> None:
+def expect(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float, bench: Bench | None) -> None:
     """What the run is expected to take and to reach; it is held against that afterwards."""
+    if bench is not None:
+        return draft.expect_rehearsed(choices, bench)
     draft.expect_time(choices, step_s)
     why = "weights, gradients, optimizer state and activations of one micro-batch, counted"
     peak = memory_of(draft, shape, choices)

@@ -23,7 +23,8 @@ from danlu.build import is_samples
 from danlu.planning import history
 from danlu.planning.choices import Choices
 from danlu.planning.hardware import Machine
-from danlu.planning.length import ForkSeen, Seen, forecast
+from danlu.planning.length import forecast
+from danlu.planning.seen import ForkSeen, Seen
 from danlu.recipe import Recipe
 from danlu.training.earlier import earlier_runs
 from danlu.training.guards import Verdict
@@ -187,4 +188,5 @@ def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) ->
         past = history.read(history.machine_key(Machine(**machine)))
         found = replace(found, predictions=[history.recalibrated(p, past) for p in found.predictions])
     write_json(run.train / "forecast.json", found.to_json())
+    run.commit(run.train / "forecast.json", found.step)
     return [found.sentence]
