@@ -97,6 +97,8 @@ class Alarm:
 
     def validated(self, step: int, loss: float) -> None:
         """A validation loss of the weights as they are; a few of them are held against the next training batch."""
+        if getattr(self.task, "label_smoothing", 0.0):
+            return  # tasks leave it out of a validation loss
         n_due = N_PROBES * step // self.choices.n_steps
         if n_due > self.diagnosis.n_probes and math.isfinite(loss):
             self.diagnosis.fresh_validation = loss
