@@ -51,6 +51,7 @@ def tune(
         request = stage_tune.Request(tuple(tries), **asked)
         run_in = partial(train.run_trial, made.recipe)
         result = stage_tune.tune(made.recipe, made.folder, request, partial(ready, made, progress), run_in, tell)
+        run_stage("report", made, progress)
         result["folder"] = str(made.path)
         if write is not None:
             winner = next(arm for arm in result["arms"] if arm["name"] == result["winner"])

@@ -186,9 +186,11 @@ class Contest:
 
     def settle(self) -> None:
         """All of it."""
+        self.check_budget()
         for standing in self.standings:
             if not standing.arm.rate_is_given:
                 self.bracket(standing)
+                self.check_budget()
         if self.default.found:
             self.refuse_default(self.default.found)
         while self.open and self.pairs_left() >= 1:
@@ -198,6 +200,17 @@ class Contest:
             self.judge()
         for standing in self.open:
             standing.found = "budget spent"
+
+    def check_budget(self) -> None:
+        """Refuse what cannot end in an answer, as soon as the price of a run is known."""
+        least = sum(paired.FIRST + (0 if s.arm.rate_is_given else N_RATES) for s in self.standings)
+        unit = self.budget.unit
+        price = self.budget.price(self.spent) if self.spent or unit == "runs" else 0.0
+        if least * price > self.budget.amount:
+            wanted = f"must pay for {paired.FIRST} pairs and {N_RATES} learning rates of each arm: {least} runs"
+            told = wanted + (f" of {price:.2g} s" if unit == "seconds" else "")
+            fix = f'write "{math.ceil(least * price * (2 if unit == "seconds" else 1))} {unit}" or a shorter --length'
+            raise UserError("--budget", told, got=f"{self.budget.amount:g} {unit}", fix=fix)
 
     def pairs_left(self) -> int:
         """Further pairs of every open arm that the budget and the test's horizon allow."""
