@@ -36,13 +36,13 @@ from danlu.stages.train import run_trial
 
 HERE = Path(__file__)
 RUNS, RESULT = HERE.with_suffix(".jsonl"), HERE.with_suffix(".md")
-N_POOL, N_PLANTED, N_CALIBRATION = 180, 60, 24
+N_POOL, N_PLANTED, N_CALIBRATION = 100, 48, 12
 """Seeds of the null pool, of each planted arm, and of each point that the planted arms are calibrated on."""
-N_COMPARED, N_PAIRS, N_REPEATS = 200, 12, 3
+N_COMPARED, N_PAIRS, N_REPEATS = 200, 12, 2
 """Comparisons of each kind and task, the most pairs that the budget of one pays for, and repeats of whole comparisons."""
 RATES = {"classes": 0.008, "numbers": 0.004, "text": 0.02}
 """Learning rate of the pools, about the best; whole comparisons find their own."""
-EFFECTS, SHARES = (0.003, 0.005, 0.01), (1.0, 0.97, 0.92, 0.85)
+EFFECTS, SHARES = (0.003, 0.005, 0.01), (1.0, 0.93, 0.85)
 """Planted effects, as shares of the loss; shares of the steps that they are calibrated on."""
 
 
@@ -86,17 +86,17 @@ MACHINE = {"threads": 1, "precision": "fp32", "compile": False}
 TASKS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "classes": ("t.csv", rows_of_classes, {
         "data": {"kind": "table", "target": "y", "split": HALF}, "model": {"kind": "mlp", "layers": [64, 64], "activation": "gelu"},
-        "task": {"kind": "classify"}, "optimizer": {"kind": "adamw"}, "train": {"length": "150 steps", "batch": 64, **MACHINE},
+        "task": {"kind": "classify"}, "optimizer": {"kind": "adamw"}, "train": {"length": "100 steps", "batch": 64, **MACHINE},
     }),
     "numbers": ("t.csv", rows_of_numbers, {
         "data": {"kind": "table", "target": "y", "split": HALF}, "model": {"kind": "mlp", "layers": [64, 32], "activation": "gelu"},
-        "task": {"kind": "regress"}, "optimizer": {"kind": "adamw"}, "train": {"length": "150 steps", "batch": 64, **MACHINE},
+        "task": {"kind": "regress"}, "optimizer": {"kind": "adamw"}, "train": {"length": "100 steps", "batch": 64, **MACHINE},
     }),
     "text": ("t.txt", lines_of_text, {
         "data": {"kind": "text", "tokenizer": {"kind": "bytes"}, "split": {"kind": "order", "validation": 0.2}},
         "model": {"kind": "decoder", "n_layers": 1, "width": 32, "n_heads": 2, "context": 32, "activation": "gelu"},
-        "task": {"kind": "language"}, "optimizer": {"kind": "adamw"}, "train": {"length": "120 steps", "batch": 16, **MACHINE},
-        "evaluate": {"during_tokens": 16384},
+        "task": {"kind": "language"}, "optimizer": {"kind": "adamw"}, "train": {"length": "80 steps", "batch": 16, **MACHINE},
+        "evaluate": {"during_tokens": 8192},
     }),
 }  # fmt: skip
 

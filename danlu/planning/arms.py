@@ -22,7 +22,7 @@ from danlu.planning import paired
 from danlu.planning.choices import Choices
 from danlu.planning.trials import Outcome, Trial
 
-FACTOR, N_RATES, MOST_RATES = 2.0, 3, 6
+FACTOR, N_RATES, MOST_RATES = 2.0, 3, 8
 """Between neighbouring rates of a bracket; rates at first, and at most where the best one is at an end."""
 FUTILE, FUTILE_FROM = 0.05, 4
 """A comparison ends where the chance of still deciding it is below this, looked at from so many pairs."""

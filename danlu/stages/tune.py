@@ -25,7 +25,7 @@ from danlu.base.toml import parse_set, parse_word, put, toml_value
 from danlu.base.units import parse_length
 from danlu.build import is_samples
 from danlu.planning.arms import Arm, Budget, Contest, Yardstick
-from danlu.planning.arms_told import concluded
+from danlu.planning.arms_told import concluded, edges
 from danlu.planning.choices import Choices
 from danlu.planning.prediction import STEP_S
 from danlu.planning.trials import Look, Outcome, Trial
@@ -226,7 +226,7 @@ def parse_budget(text: str) -> Budget:
 
 def notes_of(recipe: Recipe, contest: Contest) -> list[str]:
     """What a reader should know."""
-    notes = []
+    notes = edges(contest)
     if recipe.optimizer.lr != "auto":  # type: ignore[attr-defined]
         notes.append(
             f"optimizer.lr = {recipe.optimizer.lr:g} is given, so all arms train at it; with "  # type: ignore[attr-defined]

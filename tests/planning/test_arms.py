@@ -8,7 +8,7 @@ import pytest
 from danlu.base.errors import UserError
 from danlu.planning import paired
 from danlu.planning.arms import Arm, Budget, Contest, Yardstick
-from danlu.planning.arms_told import concluded
+from danlu.planning.arms_told import concluded, edges
 from danlu.planning.choices import Choices
 from danlu.planning.trials import Look, Outcome
 
@@ -89,6 +89,10 @@ def test_each_arm_finds_its_own_rate():
     found, _ = settled([arm("a", best=0.013), arm("b", best=0.06), arm("c", best=0.0012)], World(own=0, shared=0))
     assert [a["lr"] for a in found["arms"]] == pytest.approx([0.013, 0.06, 0.0012], rel=1e-6)
     assert [len(a["bracket"]) for a in found["arms"]] == [3, 6, 6]
+    contest = Contest([arm("a", best=100.0)], Yardstick(), Budget(60, "runs"), World(own=0, shared=0), lambda *_: None)
+    contest.settle()
+    assert len(contest.default.rates) == 8
+    assert "at an end of those tried (0.005 to 0.64)" in edges(contest)[0]
 
 
 def test_a_rate_that_diverges_is_left_and_one_that_is_given_is_kept():

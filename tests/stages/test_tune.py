@@ -51,6 +51,9 @@ def test_a_crippled_arm_loses_and_everything_is_written(table, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "tune" / "trials.jsonl").read_text().splitlines()]
     assert len(lines) == found["cost"]["runs"]
     assert {line["n_steps"] for line in lines} == {60}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Which of these?" in page
+    assert page.count('class="point"') == len(found["comparisons"][0]["differences"])
     assert Recipe.load(tmp_path / "won.toml").model_dump() == recipe(table).model_dump()
     with pytest.raises(UserError, match="is there already, and is not overwritten"):
         danlu.tune(recipe(table), [], write=tmp_path / "won.toml")
