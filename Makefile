@@ -1,6 +1,6 @@
 # make setup   .venv with danlu and all it needs        make demo   a language model from nothing, on any machine
 # make test    what CI runs                             make test-long   the same and the tests that take minutes
-# make bench   the timing tables of benchmarks/           make bench-tasks  every task recipe (needs DANLU_DATA)
+# make bench   the timing tables of benchmarks/           make bench-tasks, bench-planning   tasks, planner (need DANLU_DATA)
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS := $(wildcard constraints.txt)
 
-.PHONY: setup demo test test-long bench bench-tasks lint clean
+.PHONY: setup demo test test-long bench bench-tasks bench-planning lint clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ test-long: lint
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %) -e ".[bench]"
 	for table in startup prepare_speed train_speed time_to_quality; do $(BIN)/python benchmarks/$$table.py || exit 1; done
+
+bench-planning: setup
+	$(BIN)/python benchmarks/planning.py
 
 bench-tasks: setup
 	$(BIN)/python benchmarks/tasks.py

@@ -11,6 +11,9 @@ from danlu.planning import sample_laws
 from danlu.planning.memory import SLOTS
 from danlu.recipe import Recipe
 
+USUAL_BATCH = 64
+"""Of the rate that is told before the batch is known."""
+
 
 def sample_rows(recipe: Recipe) -> tuple[int, int, list[tuple[str, str, str]]]:
     """(parameters, bytes of weights, gradients and optimizer state, rows of the table)."""
@@ -36,7 +39,8 @@ def sample_rows(recipe: Recipe) -> tuple[int, int, list[tuple[str, str, str]]]:
         ("parameters", f"{n_parameters:,}", f"{short_count(n_parameters)}, counted on the model itself"),
     ]
     if optimizer.lr == "auto":
-        decision = sample_laws.learning_rate(optimizer.kind, optimizer)
+        batch = USUAL_BATCH if recipe.train.batch == "auto" else recipe.train.batch
+        decision = sample_laws.learning_rate(optimizer.kind, optimizer, batch, n_parameters)
         rows.append(("optimizer.lr", f"about {decision.value}", f"{decision.origin}; {decision.source}"))
     for name in ("length", "batch"):
         given = getattr(recipe.train, name)

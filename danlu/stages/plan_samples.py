@@ -6,6 +6,7 @@ so, or by a timing of real steps. A measurement takes the rules' place where pla
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -34,8 +35,12 @@ FORWARD_SHARE = 1 / 3
 N_SIGNALS, SIGNALS_MIN = 50, 10
 
 
+@dataclass
 class SampleDraft(Draft):
     """A plan over samples: one sample is one unit, so a context is 1."""
+
+    n_parameters: int = 0
+    """Of the model."""
 
     @property
     def context(self) -> int:
@@ -71,7 +76,7 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     draft = SampleDraft(recipe, card, machine, limit)
     if draft.n_unique < 1:
         raise UserError("data", "must give at least one training sample", got=0, fix="see data.split")
-    n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
+    draft.n_parameters = n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
     choices = first_choices(draft)
     progress("timing", 1, 4)
     choices, step_s = time_choices(draft, choices, lab.time_steps)
@@ -176,7 +181,7 @@ def settle_rates(draft: SampleDraft, choices: Choices, step_s: float, lab: Lab) 
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     if settings.lr == "auto":
-        law = sample_laws.learning_rate(kind, settings)
+        law = sample_laws.learning_rate(kind, settings, choices.batch, draft.n_parameters)
         short = choices.model_copy(update={"optimizer": resolved})
         resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
     else:

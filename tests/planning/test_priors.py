@@ -1,5 +1,6 @@
 """The laws against the numbers of their papers, and what they say of themselves."""
 
+import dataclasses
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -50,12 +51,14 @@ def test_step_law_at_a_billion():
 
 def test_outside_its_range_a_law_says_so_and_is_capped():
     found = priors.learning_rate(SMALL)
-    assert found.value == 5e-3
+    assert found.value == 5.6e-3
+    wide = dataclasses.replace(SMALL, batch=64)
+    assert priors.learning_rate(wide).value == pytest.approx(5.6e-3 * 2)  # 4,096 tokens: twice the root of 1,024
     assert not found.in_range
     assert "outside the law's range" in found.why
     assert "N = 800k" in found.why
     assert "D = 16M" in found.why
-    assert (found.low, found.high) == (1.25e-3, 2e-2)
+    assert (found.low, found.high) == (found.value / 4, found.value * 4)
 
 
 @pytest.mark.parametrize("kind", sorted(OPTIMIZERS))
