@@ -38,8 +38,9 @@ HERE = Path(__file__)
 RUNS, RESULT = HERE.with_suffix(".jsonl"), HERE.with_suffix(".md")
 N_POOL, N_PLANTED, N_CALIBRATION = 100, 48, 12
 """Seeds of the null pool, of each planted arm, and of each point that the planted arms are calibrated on."""
-N_COMPARED, N_PAIRS, N_REPEATS = 200, 12, 2
-"""Comparisons of each kind and task, the most pairs that the budget of one pays for, and repeats of whole comparisons."""
+N_COMPARED, N_PAIRS, N_REPEATS, N_CONFIRMED = 200, 12, 2, 40
+"""Comparisons of each kind and task, the most pairs that the budget of one pays for, repeats of whole comparisons, and fresh pairs
+that a decided tie is looked at with."""
 RATES = {"classes": 0.008, "numbers": 0.004, "text": 0.02}
 """Learning rate of the pools, about the best; whole comparisons find their own."""
 EFFECTS, SHARES = (0.003, 0.005, 0.01), (1.0, 0.93, 0.85)
@@ -238,9 +239,11 @@ def whole(runs: Runs, task: str, name: str, arms: Mapping[str, Mapping[str, Any]
 
     def run(arm: Arm, trial: Trial) -> Outcome:
         lr = float(f"{trial.choices.optimizer['lr']:.6g}")
-        return runs.outcome(task, arm.settings, lr, n_steps, 10_000 * (repeat + 1) + trial.seed)
+        return runs.outcome(
+            task, arm.settings, lr, n_steps, 10_000 * (repeat + 1) + trial.seed
+        )  # a block of seeds of its own
 
-    budget = Budget(2 * (N_PAIRS + 4), "runs")
+    budget = Budget(5 * N_PAIRS, "runs")
     contest = Contest([Arm(k, v, choices) for k, v in arms.items()], Yardstick(), budget, run, lambda *_: None)
     contest.settle()
     result = concluded(contest)
@@ -269,6 +272,7 @@ def measured(runs: Runs) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "bad", whole(runs, task, "ReLU, sigmoid", DEEP, repeat)
     for task in TASKS:
         yield "null", nulls(runs, task)
+    for task in TASKS:
         for effect in EFFECTS:
             yield "planted", planted(runs, task, effect)
 
@@ -277,6 +281,14 @@ def table(head: str, rows: list[list[str]]) -> str:
     """Markdown."""
     names = head.split(" | ")
     return "\n".join(f"| {' | '.join(row)} |" for row in [names, ["---"] * len(names), *rows]) + "\n"
+
+
+def again(row: Mapping[str, Any]) -> str:
+    """What fresh pairs say of a decided tie."""
+    if "again" not in row:
+        return ""
+    effect, se = row["again"]
+    return f" ({N_CONFIRMED} fresh pairs: {effect:+.2%} ± {1.96 * se:.2%})"
 
 
 def page(found: list[tuple[str, dict[str, Any]]], runs: Runs) -> str:
@@ -319,7 +331,7 @@ def page(found: list[tuple[str, dict[str, Any]]], runs: Runs) -> str:
         ("bad", "ReLU against sigmoid, 8 hidden layers"),
     ):
         rows = [
-            [row["task"], row["found"], f"{row['mean'] / row['base']:+.2%}" if row["mean"] is not None else "diverged",
+            [row["task"], row["found"] + again(row), f"{row['mean'] / row['base']:+.2%}" if row["mean"] is not None else "diverged",
              f"{row['low'] / row['base']:+.2%} to {row['high'] / row['base']:+.2%}" if row.get("low") is not None else "",
              str(row.get("n", "")), f"{row['smallest'] / row['base']:.2%}" if row.get("smallest") else "", row["verdict"]]
             for row in of[kind]
@@ -345,11 +357,12 @@ def main() -> None:
                     json.dumps({k: v for k, v in row.items() if k not in ("differences", "pairs_needed")}),
                     flush=True,
                 )
+            print("Finished.")
         except Paused:
             print(f"Paused with {len(runs.known):,} runs. Go on with the same command.")
-            return
-    RESULT.write_text(page(found, runs), encoding="utf-8")
-    print(f"Wrote {RESULT}")
+        n_parts = (N_REPEATS + 1 + len(EFFECTS)) * len(TASKS) + 2 * N_REPEATS
+        left = f"\nNot finished: {len(found)} of {n_parts} parts are here.\n" if len(found) < n_parts else ""
+        RESULT.write_text(page(found, runs) + left, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,11 @@ def edges(contest: Contest) -> list[str]:
                 f"{standing.arm.name}: its best learning rate lies at an end of those tried ({tried[0][0]:.3g} to "
                 f"{tried[-1][0]:.3g}), so it may do better at another: set optimizer.lr, or a longer --length."
             )
+        loser = standing if standing.found == "worse" else contest.default
+        if standing.found in ("better", "worse") and not loser.has_appealed and not loser.arm.rate_is_given:
+            notes.append(
+                f"{loser.arm.name} lost at a rate that was fitted on one seed; a larger --budget would fit it once more."
+            )
     return notes
 
 

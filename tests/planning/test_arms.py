@@ -123,6 +123,29 @@ def test_several_arms_the_best_of_the_measurably_better_wins():
     assert levels[0] == pytest.approx(0.05 / 3)
 
 
+class Misled(World):
+    """Seed 0 makes arm b's bracket stop far below its best rate, at which the arms are equal."""
+
+    def __call__(self, arm, trial):
+        outcome = super().__call__(arm, trial)
+        fooled = arm.name == "b" and trial.seed == 0 and trial.choices.optimizer["lr"] < 0.006
+        if not fooled:
+            return outcome
+        return Outcome((), (), (Look(50, 1.0, (), {}),), 1.0, 0.1)
+
+
+def test_the_loser_may_fit_its_rate_once_more():
+    arms = [arm("a"), arm("b", best=0.02)]
+    found, world = settled(arms, Misled(), Budget(90, "runs"))
+    assert not found["is_measurable"]
+    assert found["arms"][1]["lr"] == pytest.approx(0.02, rel=0.1)
+    asked = [seed for name, seed, _ in world.asked if name == "b"]
+    assert asked.count(1_000_001) >= 3
+    assert asked.count(1) == 2
+    found, _ = settled(arms, Misled(), Budget(17, "runs"))
+    assert found["comparisons"][0]["found"] == "worse"  # and the result says that the rate was fitted on one seed only
+
+
 def test_the_very_same_numbers_are_no_difference():
     found, world = settled([arm("a"), arm("b")], World(own=0))
     assert found["comparisons"][0]["found"] == "no difference"
