@@ -17,6 +17,7 @@ from danlu.data.samples import SampleSource
 from danlu.data.shards import open_split
 from danlu.models.decoder_settings import Decoder
 from danlu.models.layers import Native, Plain
+from danlu.models.recompute import recompute_blocks
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
 from danlu.tasks.language_scores import TokenText
@@ -66,6 +67,8 @@ def compute_as(model: Any, choices: Choices) -> nn.Module:
             "plan.json: operations", f"is native, and the kernels are not to be had here: {native.reason()}",
             fix="install a C compiler, or start a new run",
         )  # fmt: skip
+    if choices.recompute:
+        recompute_blocks(model)
     if not hasattr(model, "operations"):
         return autocast(model, choices)
     model.dtype = torch.bfloat16 if choices.precision == "bf16" else torch.float32

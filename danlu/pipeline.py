@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from danlu.base.contracts import DataCard, Metric, Progress, Scores, StepReport
 from danlu.base.errors import GateError, UserError
 from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_text
+from danlu.planning.layouts import MEMORY_SHARE, Bench
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 
@@ -306,9 +307,12 @@ def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
 
 def lab_of(recipe: Recipe, folder: RunFolder) -> Lab:
     """What plan measures with: train's stopwatch and its short runs."""
+    from danlu.planning import hardware
     from danlu.stages import train
 
-    return Lab(partial(train.time_steps, recipe, folder), partial(train.run_trial, recipe, folder))
+    most = int(MEMORY_SHARE * hardware.look(recipe.train.device, recipe.train.threads).available_bytes)
+    bench = Bench(partial(train.rehearse, recipe, folder), most)
+    return Lab(bench.time_steps, partial(train.run_trial, recipe, folder), bench)
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:

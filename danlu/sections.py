@@ -83,6 +83,9 @@ class Train(Settings):
     """Number format of the matrix products; weights and updates stay fp32. auto: bf16 where it measures faster."""
     compile: bool | Auto = "auto"
     """torch.compile. auto: only where a timing says that it pays within this run."""
+    recompute: bool | Auto = "auto"
+    """Keep only what goes into each block of a deep model and compute the block again in backward (Chen et al. 2016,
+    1604.06174): less memory, about a third more time, the same curve. auto: only where it would not fit otherwise."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that read batches ahead. The order of samples does not depend on it."""
     signals: PositiveInt | Never | Auto = "auto"

@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from danlu.planning.choices import Choices
+from danlu.planning.evidence import points
 from danlu.planning.ledger import Decision
 from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.trials import TimeSteps
@@ -184,7 +185,7 @@ def evidence(prior: Decision, scale: NoiseScale | None, times: StepTime | None) 
         known = {k: v for k, v in vars(scale).items() if isinstance(v, str) or math.isfinite(v)}
         found["noise_scale"] = known
     if times is not None and times.seconds:
-        found["step_s"] = [[batch, seconds] for batch, seconds in sorted(times.seconds.items())]
+        found["parts"] = [points("samples an update", "s an update", sorted(times.seconds.items()), log="xy")]
     return found
 
 

@@ -28,6 +28,8 @@ class Choices(Settings):
     """Attention implementation."""
     compile: bool
     """torch.compile, block by block."""
+    recompute: bool = False
+    """Whether backward computes each block again instead of keeping what is inside it."""
     batch: int
     """Samples per update."""
     micro_batch: int

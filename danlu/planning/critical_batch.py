@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from danlu.planning.distributions import t_quantile
+from danlu.planning.evidence import points
 from danlu.planning.ledger import Decision
 
 EPS = 0.01
@@ -82,5 +83,7 @@ def decide_critical(found: CriticalBatch, step: int, n_samples: int, eps: float 
     return Decision(
         "train.batch", found.value, "measured", why, source="Merrill 2025, 2505.23971", valid="this data and model",
         in_range=True, low=found.low, high=found.high if math.isfinite(found.high) else None,
-        evidence={"branches": [{"batch": b, "cost": c if math.isfinite(c) else None} for b, c, _ in found.costs]},
+        evidence=points(
+            "samples an update", "loss above the smallest batch's, as a share of it", found.costs, chosen=found.value, log="x"
+        ),
     )  # fmt: skip

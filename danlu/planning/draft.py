@@ -12,9 +12,10 @@ from danlu.base.contracts import DataCard
 from danlu.base.durable import fingerprint
 from danlu.base.units import Length
 from danlu.models.decoder_settings import DecoderShape
-from danlu.planning import priors
+from danlu.planning import layouts, priors
 from danlu.planning.choices import Choices
 from danlu.planning.hardware import Machine, Rate
+from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, Plan
 from danlu.planning.prediction import N_STEPS, STEP_S, TRAIN_S, VALIDATION_LOSS, Prediction, predict, unknown
 from danlu.planning.priors import Facts
@@ -38,6 +39,8 @@ class Draft:
     decisions: list[Decision] = field(default_factory=list)
     timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     predictions: list[Prediction] = field(default_factory=list)
+    fit: str = ""
+    """What memory asked of the micro-batch, if anything."""
     began: float = field(default_factory=time.perf_counter)
     """When planning began, on the clock that only differences are taken of."""
 
@@ -70,6 +73,14 @@ class Draft:
         self.predictions += [
             predict(STEP_S, step_s, "s", "median of a few timed steps", "timing", factor=TIME_FACTOR),
             predict(TRAIN_S, choices.n_steps * step_s, "s", told, "timing", factor=TIME_FACTOR),
+            self.expected_steps(choices),
+            unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
+        ]
+
+    def expect_rehearsed(self, choices: Choices, bench: Bench) -> None:
+        """What follows from rehearsals of the chosen layout, and what does not."""
+        self.predictions += [
+            *layouts.expected(choices, bench, self.machine.n_cores),
             self.expected_steps(choices),
             unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
         ]

@@ -20,10 +20,8 @@ import numpy as np
 from danlu.planning import curves, ensemble
 from danlu.planning.curves import Prior, Values
 from danlu.planning.ensemble import Points
-from danlu.planning.prediction import VALIDATION_LOSS, Z80, Prediction, predict, unknown
+from danlu.planning.prediction import FINAL_LOSS, VALIDATION_LOSS, Z80, Prediction, predict, unknown
 
-FINAL_LOSS = "final_loss"
-"""The loss of the checkpoint that evaluation loads, on the validation split."""
 UNIT = "per target"
 WEIGHTS = {"annealing": 0.25, "noise": 0.25, "family": 0.25, "bent": 0.25}
 """Of the laws' drops."""

@@ -17,7 +17,9 @@ from typing import Any
 Z80, Z95 = 1.2816, 1.9600
 """Half-widths of the central 80% and 95% of a normal error, in standard deviations: its 90% and 97.5% quantiles."""
 VALIDATION_LOSS, TRAIN_S, STEP_S, PEAK_BYTES, N_STEPS = "validation_loss", "train_s", "step_s", "peak_bytes", "n_steps"
-"""Predictions that a finished run can be held against: the last look at the validation split; seconds of the whole
+FINAL_LOSS = "final_loss"
+"""Predictions that a finished run can be held against: the last look at the validation split, and the loss of the checkpoint
+that evaluation loads on all of it; seconds of the whole
 training (start-up, steps, looks, checkpoints); median seconds of a step without looks and checkpoints; peak memory of the
 training process (of the GPU where there is one); updates."""
 

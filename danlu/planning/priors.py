@@ -72,6 +72,9 @@ SMALL_LR, SMALL_MUON_LR = 5.6e-3, 9e-3
 """Highest rate that a small model is given: AdamW's in updates of 1,024 tokens, growing with the root of the batch."""
 SMALL_N, SMALL_D, SMALL_SPREAD = (2e5, 6e5), (6e5, 1.6e6), 1.8
 """Where that was measured, and the factor either way that holds 80% of those tasks."""
+MIN_UPDATES = 800
+"""Fewest updates of a run: with fewer a smaller batch was better or as good on the twelve development tasks
+(benchmarks/planning.md: at D samples, D / 400 against D / 800)."""
 MAX_EPOCHS = 4
 """Repeats of the data that are about as good as new (Muennighoff 2023)."""
 TAU = 1.084, -0.527
@@ -90,7 +93,7 @@ SIZE = Law(
     "C from 6e18 to 3e21 FLOPs",
 )  # fmt: skip
 BATCH = Law(
-    "step_law_batch", "train.batch", "B = 0.58 D^0.571 tokens, rounded to a power of two of samples",
+    "step_law_batch", "train.batch", "B = 0.58 D^0.571 tokens, in at least 800 updates, rounded to a power of two of samples",
     "Li 2025 (Step Law), 2503.04715, equation 1",
     "D from 1.3e8 to 1e11 tokens",
 )  # fmt: skip
@@ -172,9 +175,9 @@ def model_size(flops: float, n_unique: int) -> Decision:
 
 
 def batch(facts: Facts) -> Decision:
-    """train.batch, in samples: a power of two, at least 1 and at most a hundredth of the run."""
+    """train.batch, in samples: a power of two, at least 1 and at most what leaves MIN_UPDATES."""
     best = 0.58 * facts.n_tokens**0.571
-    most = max(1.0, facts.n_tokens / facts.context / 100)
+    most = max(1.0, facts.n_tokens / facts.context / MIN_UPDATES)
     samples = int(2 ** round(math.log2(max(1.0, min(best / facts.context, most)))))
     numbers = (
         f"D = {short_count(facts.n_tokens)} gives {short_count(best)} tokens, {samples} samples of {facts.context}"

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from danlu.planning.ledger import Decision
+from danlu.planning.priors import MIN_UPDATES
 
 SOURCE = "house rule, not measured yet"
 MIDDLE, SPREAD, LARGE = 4e-3, 3.9, 1e6
@@ -28,11 +29,15 @@ def guess(setting: str, value: Any, why: str, low: float | None = None, high: fl
     return Decision(setting, value, "prior: house rule", why, SOURCE, "nowhere tested", False, low, high)
 
 
-def batch(n_samples: int) -> Decision:
-    """train.batch: about a hundredth of the training split, a power of two from 16 to 256."""
+def batch(n_samples: int, n_seen: float = math.inf) -> Decision:
+    """train.batch: about a hundredth of the training split, a power of two from 16 to 256; smaller, down to 4, where the run
+    sees so few samples that it would have fewer than MIN_UPDATES."""
     value = 2 ** min(8, max(4, round(math.log2(max(1.0, n_samples / 100)))))
+    if n_seen < MIN_UPDATES * value:
+        value = 2 ** max(2, round(math.log2(max(1.0, n_seen / MIN_UPDATES))))
     value = min(value, max(1, n_samples))
-    return guess("train.batch", value, f"about a hundredth of {n_samples:,} samples, from 16 to 256", value / 4, value * 4)  # fmt: skip
+    why = f"about a hundredth of {n_samples:,} samples, from 16 to 256, in about {MIN_UPDATES} updates at least"
+    return guess("train.batch", value, why, value / 4, value * 4)
 
 
 def epochs(n_samples: int) -> Decision:

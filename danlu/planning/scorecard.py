@@ -77,8 +77,8 @@ def write_scorecard(run: RunFolder, metrics: Mapping[str, float]) -> Scorecard:
     found, card, trusted = {**metrics, **measured}, Scorecard(finished=finished), list[Score]()
     if not finished:
         card.notes.append("The run is not finished: only its step and its memory are scored.")
-    for path in (run.plan, run.train / "forecast.json"):
-        scores = scored(path, found) if path.is_file() else []
+    for path in sources(run):
+        scores = scored(path, found)
         doubt = why_not_trusted(run, path) if scores else ""
         card.scores += scores
         card.notes += [doubt] if doubt else []
@@ -88,6 +88,16 @@ def write_scorecard(run: RunFolder, metrics: Mapping[str, float]) -> Scorecard:
     run.evaluate.mkdir(parents=True, exist_ok=True)
     write_json(run.evaluate / "scorecard.json", card.to_json())
     return card
+
+
+def sources(run: RunFolder) -> list[Path]:
+    """Where the run's predictions are."""
+    return [path for path in (run.plan, run.train / "forecast.json") if path.is_file()]
+
+
+def is_predicted(run: RunFolder, name: str) -> bool:
+    """Whether a number was foretold, so that its outcome is worth measuring."""
+    return any(s.prediction.name == name and s.prediction.is_known for path in sources(run) for s in scored(path, {}))
 
 
 def scored(path: Path, found: Mapping[str, float]) -> list[Score]:

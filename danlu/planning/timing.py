@@ -11,6 +11,7 @@ from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.layouts import Bench
 from danlu.planning.memory import training_memory
 from danlu.planning.trials import TimeSteps
 
@@ -44,6 +45,7 @@ def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
     choices = Choices(
         device=machine.device, threads=machine.threads, precision=precision, attention=attention,
         operations="native" if has_native else "plain", compile=recipe.train.compile is True, batch=batch,
+        recompute=recipe.train.recompute is True,
         micro_batch=batch if micro_batch == "auto" else min(micro_batch, batch), n_steps=1, model=chosen,
         optimizer=draft.placeholders, evaluate_every=None, signals_every=None, save_every_steps=None,
         save_every_s=None, ema=None if recipe.train.ema == "none" else recipe.train.ema,
@@ -109,9 +111,25 @@ def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps
         choices = that_fits(draft, shape, with_batch(draft, shape, choices, n_tokens))
         best = time_steps(choices, N_TIMED, AT_LEAST_S)
     if train.micro_batch == "auto":
-        options = [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]
-        choices, best = time_dial(draft, choices, best, "micro_batch", options, time_steps, deadline)
+        choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return try_compile(draft, choices, median(best), time_steps)
+
+
+def smaller(choices: Choices) -> list[int]:
+    """Micro-batches that may be faster than the one at hand: what is in flight then stays in the caches."""
+    return [n for n in (choices.micro_batch // 2, choices.micro_batch // 4) if n >= 1]
+
+
+def fitted(draft: Draft, choices: Choices, bench: Bench | None) -> Choices:
+    """The first layout rehearsed, and cut into smaller micro-batches or recomputed where it would not fit."""
+    if bench is None:
+        return choices
+    train = draft.recipe.train
+    choices, why = bench.fitted(choices, train.micro_batch == "auto", train.recompute == "auto")
+    draft.fit = why
+    if choices.recompute and train.recompute == "auto":
+        draft.derive("train.recompute", True, why, "measured")
+    return choices
 
 
 def deadline_of(draft: Draft, batch: int, step_s: float) -> float:
@@ -146,7 +164,8 @@ def time_dial(
     draft.timings[dial] = rows
     said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
     left = f"; not timed for want of plan.budget: {', '.join(untimed)}" if untimed else ""
-    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}", "measured")
+    fit = f"; {draft.fit}" if dial == "micro_batch" and draft.fit else ""
+    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}{fit}", "measured")
     return choices, best
 
 

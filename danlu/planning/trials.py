@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from danlu.planning.choices import Choices
+from danlu.planning.layouts import Bench
 
 N_BLOCKS = 32
 """Pieces of the validation split that are scored apart, for bootstraps and paired tests."""
@@ -91,3 +92,5 @@ class Lab:
 
     time_steps: TimeSteps
     run_trial: RunTrial
+    bench: Bench | None = None
+    """Rehearsals in child processes; None: steps are timed here, and memory is not measured."""

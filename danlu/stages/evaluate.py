@@ -9,14 +9,15 @@ import dataclasses
 import re
 from typing import Any
 
-from danlu.base.contracts import Metric, Progress, Scores
+from danlu.base.contracts import Metric, Progress, Scores, SplitCard
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, write_json
 from danlu.build import is_samples, open_text
 from danlu.models.generate import generate
 from danlu.models.sampling import Sampling
 from danlu.package import write_package
-from danlu.planning.scorecard import write_scorecard
+from danlu.planning.prediction import FINAL_LOSS
+from danlu.planning.scorecard import is_predicted, write_scorecard
 from danlu.recipe import Recipe
 from danlu.sections import Evaluate
 from danlu.stages.evaluate_baselines import Resampling, baseline_metrics
@@ -24,6 +25,7 @@ from danlu.stages.evaluate_samples import evaluate_samples
 from danlu.tasks.intervals import units
 from danlu.tasks.language_scores import TokenText, validation_sums
 from danlu.trained import Trained, load_model
+from danlu.training.validation import open_validation
 
 TOKENS_AT_ONCE = 16_384
 """Tokens that go through the model together."""
@@ -34,8 +36,24 @@ def evaluate(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
     """Score, compare, sample, write; then hold the plan's predictions against what came."""
     made = evaluate_samples if is_samples(recipe) else evaluate_text
     scores = made(recipe, run, progress)
-    write_scorecard(run, {name: metric.value for name, metric in scores.metrics.items()})
+    measured = {name: metric.value for name, metric in scores.metrics.items()}
+    if is_predicted(run, FINAL_LOSS):
+        measured |= final_loss(recipe, run, scores)
+    write_scorecard(run, measured)
     return scores
+
+
+def final_loss(recipe: Recipe, run: RunFolder, scores: Scores) -> dict[str, float]:
+    """{"final_loss": of the scored weights on the whole validation split}; {} where there is none. A language model's is
+    among its scores already."""
+    if "loss" in scores.metrics and recipe.evaluate.on == "validation":
+        return {FINAL_LOSS: scores.metrics["loss"].value}
+    trained = load_model(run, recipe)
+    split = trained.card.splits.get("validation", SplitCard())
+    limits = {"during_tokens": max(1, split.n_tokens), "during_samples": max(1, split.n_samples)}
+    whole = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update=limits)})
+    found = open_validation(whole, run, trained.card, trained.choices)(trained.model)
+    return {FINAL_LOSS: found["loss"]} if "loss" in found else {}
 
 
 def evaluate_text(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:

@@ -19,10 +19,11 @@ from danlu.planning import hardware, learning_rate, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.forks import with_forks
+from danlu.planning.layouts import Bench
 from danlu.planning.ledger import write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
-from danlu.planning.timing import first_choices, memory_of, time_choices
+from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 from danlu.stages.plan_samples import plan_samples
@@ -52,11 +53,12 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     shape = resolve_shape(draft)
     choices = first_choices(draft, shape)
     progress("timing", 1, 4)
+    choices = fitted(draft, choices, lab.bench)
     choices, step_s = time_choices(draft, shape, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_length(draft, choices, step_s)
     choices = settle_rates(draft, shape, choices, step_s, lab)
-    expect(draft, shape, choices, step_s)
+    expect(draft, shape, choices, step_s, lab.bench)
     write_plan(run, draft.plan(choices, facts(draft, shape, choices, step_s)))
     progress("written", 4, 4)
     return choices
@@ -155,8 +157,10 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: fl
     return choices.model_copy(update={"optimizer": resolved})
 
 
-def expect(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float) -> None:
+def expect(draft: Draft, shape: DecoderShape, choices: Choices, step_s: float, bench: Bench | None) -> None:
     """What the run is expected to take and to reach; it is held against that afterwards."""
+    if bench is not None:
+        return draft.expect_rehearsed(choices, bench)
     draft.expect_time(choices, step_s)
     why = "weights, gradients, optimizer state and activations of one micro-batch, counted"
     peak = memory_of(draft, shape, choices)

@@ -6,6 +6,7 @@ so, or by a timing of real steps. A measurement takes the rules' place where pla
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -22,7 +23,7 @@ from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
-from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, time_dial
+from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, fitted, smaller, time_dial
 from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
 
@@ -58,6 +59,13 @@ class SampleDraft(Draft):
         return self.card.splits["validation"].n_samples if "validation" in self.card.splits else 0
 
     @property
+    def n_seen(self) -> float:
+        """Samples that the run sees, repeats counted; infinite where the length is a time or counts updates."""
+        length = self.length
+        each = {"samples": 1.0, "epochs": float(self.n_unique)}
+        return length.amount * each.get(length.unit, math.inf)
+
+    @property
     def length(self) -> Length:
         """train.length, or the house rule's number of epochs."""
         given = self.recipe.train.length
@@ -79,12 +87,16 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     draft.n_parameters = n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
     choices = first_choices(draft)
     progress("timing", 1, 4)
+    choices = fitted(draft, choices, lab.bench)
     choices, step_s = time_choices(draft, choices, lab.time_steps)
     progress("length and rates", 3, 4)
     choices = settle_rates(draft, settle_length(draft, choices, step_s), step_s, lab)
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", ""), 2) + (choices.ema is not None)
-    draft.expect_time(choices, step_s)
-    draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
+    if lab.bench is not None:
+        draft.expect_rehearsed(choices, lab.bench)
+    else:
+        draft.expect_time(choices, step_s)
+        draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
     facts = {
         "n_parameters": n_parameters,
         "n_samples": choices.n_steps * choices.batch,
@@ -108,13 +120,14 @@ def first_choices(draft: SampleDraft) -> Choices:
     """Where the timing starts."""
     recipe, machine = draft.recipe, draft.machine
     train = recipe.train
-    batch = train.batch if train.batch != "auto" else draft.decide(sample_laws.batch(draft.n_unique))
+    batch = train.batch if train.batch != "auto" else draft.decide(sample_laws.batch(draft.n_unique, draft.n_seen))
     if train.length == "auto":
         draft.decide(sample_laws.epochs(draft.n_unique))
     micro_batch = batch if train.micro_batch == "auto" else min(train.micro_batch, batch)
     return Choices(
         device=machine.device, threads=machine.threads, attention="fused", operations="plain",
         precision="fp32" if train.precision == "auto" else train.precision, compile=train.compile is True,
+        recompute=train.recompute is True,
         batch=batch, micro_batch=micro_batch, n_steps=1, model={}, optimizer=draft.placeholders,
         evaluate_every=None, signals_every=None, save_every_steps=None, save_every_s=None,
         ema=None if train.ema == "none" else train.ema,
@@ -131,6 +144,8 @@ def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) ->
         choices, best = time_dial(draft, choices, best, "threads", fewer, time_steps, deadline)
     if train.precision == "auto" and draft.machine.has_bf16:
         choices, best = time_dial(draft, choices, best, "precision", ["bf16"], time_steps, deadline)
+    if train.micro_batch == "auto":
+        choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return choices, median(best)
 
 

@@ -58,7 +58,8 @@ def drawing(evidence: Mapping[str, Any]) -> Html | None:
     """All drawings of one decision; None where there is nothing to draw."""
     parts = evidence.get("parts")
     if isinstance(parts, list):
-        drawn = [drawing(part) for part in parts if isinstance(part, Mapping)]
+        rest = {key: value for key, value in evidence.items() if key != "parts"}
+        drawn = [drawing(part) for part in (*parts, rest) if isinstance(part, Mapping)]
         return join(*drawn) if any(d is not None for d in drawn) else None
     forms = {"points": points, "lines": lines, "bars": bars}
     draw = forms.get(str(evidence.get("plot")), listing)
@@ -149,7 +150,7 @@ def flat(name: str, value: Any) -> list[tuple[str, str]]:
         return [pair for key, inside in value.items() for pair in flat(f"{name} {key}".strip(), inside)]
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         return [pair for i, item in enumerate(value, 1) for pair in flat(f"{name} {i}".strip(), item)]
-    return [] if value is None else [(name.replace("_", " "), number(value))]
+    return [] if value is None or value == [] else [(name.replace("_", " "), number(value))]
 
 
 def axes_of(given: Mapping[str, Any], rows: Rows, chosen: float) -> tuple[Axis, Axis]:

@@ -32,6 +32,9 @@ OLD_UNITS = {"train_s": "s", "step_s": "s", "peak_bytes": "bytes"}
 """Predictions of plans that had no intervals, with their units."""
 
 
+FORKS_NOTE = "Points: copies of the run that were cooled down and looked at; line: the looks to come, as expected then."
+
+
 class Reading(BaseModel):
     """A part of a file of the run folder: what is not known here is left alone."""
 
@@ -102,7 +105,17 @@ class ForecastRecord(Reading):
     step: int = 0
     predictions: tuple[Predicted, ...] = ()
     sentence: str = ""
+    curve: list[list[float | None]] = []
     evidence: dict[str, Any] = {}
+
+    def drawn(self) -> dict[str, Any]:
+        """Its evidence, and where it holds cooled copies, those with the curve through them."""
+        copies = [[c.get("step"), c.get("loss")] for c in self.evidence.get("forks", ()) if isinstance(c, dict)]
+        if "plot" in self.evidence or not copies:
+            return self.evidence
+        axes = {"x": "step", "y": "validation loss"}
+        picture = {"plot": "points", **axes, "points": copies, "curve": self.curve, "note": FORKS_NOTE}
+        return {k: v for k, v in self.evidence.items() if k != "forks"} | {"parts": [picture]}
 
 
 class PlanRecord(Reading):

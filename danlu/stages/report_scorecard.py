@@ -9,6 +9,7 @@ from danlu.stages.report_evidence import Evidence, ScoredRow
 from danlu.stages.report_html import Html, duration, fixed, join, size, tag
 
 WORDS = {
+    "final_loss": "loss of the final model",
     "validation_loss": "validation loss at the end",
     "train_s": "training time",
     "step_s": "time of a step",

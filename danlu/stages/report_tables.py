@@ -158,7 +158,7 @@ def spent(plan: PlanRecord) -> Html | None:
 def foreseen(evidence: Evidence) -> Html | None:
     """What the run itself showed of its end while it trained."""
     forecast = evidence.forecast
-    drawn = drawing(forecast.evidence) if forecast else None
+    drawn = drawing(forecast.drawn()) if forecast else None
     if forecast is None or drawn is None:
         return None
     said = tag("p", forecast.sentence) if forecast.sentence else None

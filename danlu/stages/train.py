@@ -16,8 +16,10 @@ from danlu.base.errors import Interrupted
 from danlu.base.runfolder import RunFolder, read_json
 from danlu.build import set_machine
 from danlu.planning.choices import Choices
+from danlu.planning.footprint import Rehearsal
 from danlu.planning.trials import Outcome, Trial
 from danlu.recipe import Recipe
+from danlu.training import measure
 from danlu.training import trial as trials
 from danlu.training.guards import Verdict
 from danlu.training.interrupt import Signals
@@ -106,6 +108,19 @@ def train_step(
 def run_trial(recipe: Recipe, run: RunFolder, trial: Trial) -> Outcome:
     """A short run in memory for a measurement: the same train_step, nothing written."""
     return trials.run(recipe, run, train_step, trial)
+
+
+def rehearse(
+    recipe: Recipe,
+    run: RunFolder,
+    choices: Choices,
+    n_steps: int,
+    at_least_s: float,
+    is_whole: bool,
+    ceiling: int | None,
+) -> Rehearsal:
+    """The first steps of a run in a child process, for a plan: the same train_step, nothing kept."""
+    return measure.rehearse(recipe, run, train_step, choices, n_steps, at_least_s, is_whole, ceiling)
 
 
 def time_steps(recipe: Recipe, run: RunFolder, choices: Choices, n_steps: int, at_least_s: float = 0.0) -> list[float]:

@@ -187,4 +187,5 @@ def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) ->
         past = history.read(history.machine_key(Machine(**machine)))
         found = replace(found, predictions=[history.recalibrated(p, past) for p in found.predictions])
     write_json(run.train / "forecast.json", found.to_json())
+    run.commit(run.train / "forecast.json", found.step)
     return [found.sentence]

@@ -42,7 +42,7 @@ def test_a_branch_that_diverged_is_beyond_doubt():
     assert (found.value, found.high) == (16, 32)
     decision = decide_critical(found, 10, 1000)
     assert decision.value == 16
-    assert decision.evidence["branches"][-1] == {"batch": 32, "cost": None}
+    assert decision.evidence["points"][-1][:2] == [32, None]
 
 
 def test_branches_see_the_same_samples_from_the_same_weights(tiny_run):

@@ -17,6 +17,7 @@ from danlu.base.runfolder import RunFolder, read_json, write_json, write_text
 from danlu.build import build_model
 from danlu.parallel.checkpoint import CheckpointWriter, Snapshot
 from danlu.planning.choices import Choices
+from danlu.planning.prediction import predict as forecast
 from danlu.recipe import Recipe
 from danlu.stages.evaluate import compared, evaluate, first_words
 from danlu.stages.generate import generate
@@ -225,3 +226,20 @@ def test_the_verdict_is_of_the_difference_on_the_same_text() -> None:
 )
 def test_prompts_are_first_words(text: str, want: str) -> None:
     assert first_words(text) == want
+
+
+def test_the_final_loss_is_measured_where_it_was_predicted(made: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = made
+    elsewhere = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"on": "train"})})
+    plan = read_json(run.plan)
+    write_json(run.plan, plan | {"predictions": [forecast("final_loss", 3.0, "", "", "fit", sd=1.0).to_json()]})
+    try:
+        found = {}
+        for settings in (recipe, elsewhere):
+            scores = evaluate(settings, run, quiet)
+            found[settings.evaluate.on] = read_json(run.evaluate / "scorecard.json")["scores"][0]["outcome"]
+            if settings is recipe:
+                assert found[recipe.evaluate.on] == scores.metrics["loss"].value
+        assert found["train"] == pytest.approx(found["validation"], rel=1e-4)
+    finally:
+        write_json(run.plan, plan)

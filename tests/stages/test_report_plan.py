@@ -49,6 +49,14 @@ def test_before_the_run_is_scored_predictions_stand_alone(tmp_path: Path) -> Non
     assert "at step 7" in page.text
     assert "The end of the run, foreseen at step 7" in page.text
     assert "loss over step" in text
+    forks = [{"step": 7, "loss": 2.5, "before": 2.6}, {"step": 9, "loss": 2.4}, 5]
+    put(
+        tmp_path / "train" / "forecast.json",
+        forecast | {"curve": [[9, 2.4], [90, 2.1]], "evidence": {"forks": forks, "laws": {"bent": 2.1}}},
+    )
+    text, page = page_of(tmp_path)
+    assert "copies of the run that were cooled down" in page.text
+    assert "laws bent" in page.text
 
 
 def test_a_plan_of_an_older_version_is_still_shown(tmp_path: Path) -> None:
