@@ -40,7 +40,7 @@ def recipe(table, **changes) -> Recipe:
 
 def test_a_crippled_arm_loses_and_everything_is_written(table, tmp_path):
     found = danlu.tune(
-        recipe(table), ["model.activation=gelu,identity"], tmp_path / "run", budget="40 runs", length="60 steps",
+        recipe(table), ["model.activation=gelu,identity"], tmp_path / "run", budget="70 runs", length="60 steps",
         write=tmp_path / "won.toml",
     )  # fmt: skip
     assert found["winner"] == "activation gelu"
@@ -100,7 +100,7 @@ def test_losses_are_compared_by_a_metric_that_both_report(table, tmp_path):
 def test_an_optimizer_arm_has_its_own_laws_and_a_given_rate_is_kept(table, tmp_path):
     found = danlu.tune(recipe(table), ["optimizer.kind=adamw,sgd"], tmp_path / "a", budget="13 runs", length="10 steps")
     first = [arm["bracket"][1][0] for arm in found["arms"]]
-    assert first[1] > 20 * first[0]
+    assert first[1] > 5 * first[0]
     given = recipe(table, optimizer={"lr": 0.003})
     found = danlu.tune(given, ["model.dropout=0,0.5"], tmp_path / "b", budget="6 runs", length="10 steps")
     assert [arm["bracket"] for arm in found["arms"]] == [[], []]
@@ -133,7 +133,7 @@ def test_refusals_are_one_sentence(table, tmp_path_factory, tries, asked, senten
 def test_data_arms_are_judged_on_the_same_rows(table, tmp_path):
     """What drops training rows only is compared on a folder of its own; what moves the split is refused."""
     found = danlu.tune(
-        recipe(table), ["data.outliers=none,iqr"], tmp_path / "a", budget="20 runs", length="10 steps"
+        recipe(table), ["data.outliers=none,iqr"], tmp_path / "a", budget="30 runs", length="10 steps"
     )  # fmt: skip
     folders = sorted((tmp_path / "a" / "tune" / "arms").iterdir())
     assert sorted((f / "data").is_symlink() for f in folders) == [False, True]
@@ -185,7 +185,7 @@ def test_text_arms_are_judged_on_the_recipes_validation_text(tmp_path):
         "train": {"length": "100 steps", "batch": 4, "threads": 1, "compile": False}, "plan": {"budget": "1 s"},
     }  # fmt: skip
     tries = ['data.clean=[],[{kind="pii"}]']
-    found = danlu.tune(Recipe(name="t", **text), tries, tmp_path / "run", budget="20 runs", length="4 steps")
+    found = danlu.tune(Recipe(name="t", **text), tries, tmp_path / "run", budget="60 runs", length="4 steps")
     assert len(found["comparisons"][0]["differences"]) >= 3
     arms = sorted((tmp_path / "run" / "tune" / "arms").iterdir(), key=lambda f: (f / "data").is_symlink())
     base = (tmp_path / "run" / "data" / "validation.bin").read_bytes()
@@ -211,7 +211,7 @@ def test_the_screen(table, tmp_path, capsys):
         "--try",
         "model.activation=gelu,identity",
         "--budget",
-        "40 runs",
+        "70 runs",
         "--length",
         "60 steps",
     ]
