@@ -24,8 +24,9 @@ from danlu.optim import SCHEDULES
 from danlu.planning import curves, ensemble, length
 from danlu.planning.curves import Prior
 from danlu.planning.forks import MIN_STEPS
-from danlu.planning.length import Earlier, Forecast, ForkSeen, Seen
+from danlu.planning.length import Forecast
 from danlu.planning.prediction import Z80
+from danlu.planning.seen import Earlier, ForkSeen, Seen
 
 HERE = Path(__file__).parent
 KEPT, PAGE = HERE / "forecast_runs.jsonl", HERE / "forecast.md"
@@ -83,8 +84,8 @@ def rows() -> list[Row]:
 
 
 def best(row: Row) -> float:
-    """Loss of the checkpoint that evaluation loads: of the best look after the copies."""
-    return min(loss for step, loss in row["looks"] if step > len(row["losses"]))
+    """Loss of the checkpoint that evaluation loads: of the best look."""
+    return float(min(loss for _, loss in row["looks"]))
 
 
 def seen_of(row: Row, at: float, others: Sequence[Row] = ()) -> Seen:
@@ -154,7 +155,8 @@ def errors_of(
     """(row, error of the log loss or None, its standard deviation) of every run."""
     whole = planning_rows() if with_earlier else []
     for row in kept:
-        others = [o for o in whole if (o["task"], o["batch"]) == (row["task"], row["batch"]) and o["lr"] != row["lr"]]
+        same = [o for o in whole if all(o[k] == row[k] for k in ("task", "batch", "n_steps"))]
+        others = [o for o in same if o["lr"] != row["lr"]]
         told = method(seen_of(row, at, others))
         yield row, None if told is None else told[0] - math.log(best(row)), told[1] if told else 0.0
 

@@ -54,6 +54,8 @@ FRESH = (1, 2, 3)
 SHARES = (0.75, 4 / 3)
 FLAT = -0.01
 """A slope of log loss by log compute above this is flat: more compute does not help, and regret is told as loss alone."""
+ENOUGH = 21
+"""Cells of the grid before an oracle is named: three of the four batches."""
 CHOOSING = 0.08
 """What searches may spend."""
 
@@ -327,6 +329,8 @@ class Oracle:
     """Of the loss over seeds, relative."""
     slope: float
     """d log loss / d log compute at its configuration."""
+    n_cells: int
+    """Of the grid that are known."""
 
     def regret(self, loss: float) -> float | None:
         """Extra compute that a configuration of this loss needs; None where compute does not help."""
@@ -336,18 +340,19 @@ class Oracle:
 
 
 def oracle(task: Task) -> Oracle | None:
-    """From the grid's rows, once all are there."""
+    """From the grid's rows, once enough are there."""
     found = kept_runs()
-    rows = [found.get(key_of(task, lr, batch, 0, 1.0, {})) for lr, batch in grid(task)]
-    if any(row is None for row in rows):
+    rows = [row for lr, batch in grid(task) if (row := found.get(key_of(task, lr, batch, 0, 1.0, {}))) is not None]
+    if len(rows) < ENOUGH:
         return None
-    ranked = sorted((row for row in rows if row and row["loss"] is not None), key=lambda row: row["loss"])[:2]
+    ranked = sorted((row for row in rows if row["loss"] is not None), key=lambda row: row["loss"])[:2]
     again = [[run(task, row["lr"], row["batch"], seed)["loss"] for seed in FRESH] for row in ranked]
     i = min(range(len(again)), key=lambda k: mean(again[k]))
     lr, batch = ranked[i]["lr"], ranked[i]["batch"]
     ends = [run(task, lr, batch, FRESH[0], share)["loss"] for share in SHARES]
     slope = math.log(ends[1] / ends[0]) / math.log(SHARES[1] / SHARES[0])
-    return Oracle(lr, batch, mean(again[i]), float(np.std(again[i], ddof=1)) / mean(again[i]), slope)
+    sd = float(np.std(again[i], ddof=1)) / mean(again[i])
+    return Oracle(lr, batch, mean(again[i]), sd, slope, len(rows))
 
 
 def main() -> None:
@@ -362,7 +367,7 @@ def main() -> None:
     for task in tasks().values():
         if asked.table or task.abstain or (asked.only and task.name not in asked.only):
             continue
-        for lr, batch in grid(task):
+        for lr, batch in list(grid(task))[:ENOUGH]:
             run(task, lr, batch)
         best = oracle(task)
         print(f"{task.name}: oracle {best}", flush=True)
@@ -371,6 +376,9 @@ def main() -> None:
                 continue
             loss = reached(task, chosen, seeds)
             print(f"  {name:28} {chosen} loss {loss:.5g} regret {best.regret(loss)}", flush=True)
+    for task in tasks().values():
+        for lr, batch in () if asked.table or (asked.only and task.name not in asked.only) else grid(task):
+            run(task, lr, batch)
     from planning_table import write
 
     write(seeds)

@@ -75,9 +75,25 @@ def prepare(target: Target, set: Set = None, out: Out = None, allow_code: AllowC
 
 
 @app.command()
-def plan(target: Target, set: Set = None, out: Out = None, allow_code: AllowCode = None) -> None:
+def plan(
+    target: Target,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="MACHINES", help='Estimate on machines you do not have: "1024 x h100". Runs nothing.'
+        ),
+    ] = None,
+    set: Set = None,
+    out: Out = None,
+    allow_code: AllowCode = None,
+) -> None:
     """Answer every "auto", with reasons; predict time, memory and loss with intervals."""
-    stages("plan", target, set, out, allow_code)
+    if on is None:
+        return stages("plan", target, set, out, allow_code)
+    from danlu import pipeline
+    from danlu.console import show_estimate
+
+    show_estimate(*pipeline.plan_on(target, on, set or (), allow_code or ()))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from danlu.base.errors import one_line
 
 if TYPE_CHECKING:
     from danlu.pipeline import Run
+    from danlu.planning.cluster import Estimate
     from danlu.planning.ledger import Decision
     from danlu.planning.prediction import Prediction
     from danlu.stages.check import Check
@@ -98,6 +99,27 @@ def show_check(found: Check) -> None:
     table(found.title, ("setting", "value", "why"), found.rows)
     for note in found.notes:
         print(f"Note: {one_line(note)}")
+
+
+def show_estimate(title: str, found: Estimate) -> None:
+    """A training on machines that one does not have: layouts, then numbers with both intervals."""
+    from danlu.planning.cluster import why_not
+
+    ranks = ("best", "runner-up", "third")
+    rows = [
+        (rank, str(c.layout), f"{c.time.total:.3g} s a step" if rank == "best" else why_not(c, found.candidates[0]))
+        for rank, c in zip(ranks, found.candidates, strict=False)
+    ]
+    if rows:
+        table(f"{title}: layouts that fit", ("", "layout", "why"), rows)
+    print(f"{'expected':26} {'value':>12}  {'80%':24} 95%")
+    for prediction in found.predictions:
+        print(prediction_line(prediction))
+        if prediction.is_known:
+            print(f"    {one_line(prediction.why)}")
+    for note in found.notes:
+        print(f"Note: {one_line(note)}")
+    print("Nothing was run or written. How far such estimates are off is in benchmarks/published_runs.md.")
 
 
 def show_scores(scores: Scores) -> None:

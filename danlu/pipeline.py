@@ -27,6 +27,7 @@ from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 
 if TYPE_CHECKING:
+    from danlu.planning.cluster import Estimate
     from danlu.stages.check import Check
 
 STAGES = ("prepare", "plan", "train", "evaluate", "report")
@@ -192,6 +193,18 @@ def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Ite
     from danlu.stages.check import check as look
 
     return look(found)
+
+
+def plan_on(
+    recipe: Recipe | Path | str, on: str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()
+) -> tuple[str, Estimate]:
+    """(title, memory, layout, time and cost) on machines as in "1024 x h100". Nothing is run or written."""
+    from danlu.planning.accelerators import parse_cluster
+    from danlu.planning.foretell import foretell
+
+    machines = parse_cluster(on)
+    found, _ = loaded(recipe, sets, allow_code)
+    return f"{found.name} on {machines}", foretell(found, machines, lambda recipe: check(recipe).n_parameters)
 
 
 def loaded(

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from danlu.planning.ledger import Decision
-from danlu.planning.priors import MIN_UPDATES
 
 SOURCE = "house rule, not measured yet"
 MIDDLE, SPREAD, LARGE = 4e-3, 3.9, 1e6
@@ -20,6 +19,8 @@ MEASURED_FOR = "AdamW, 1e4 to 1.1e6 parameters, 250 to 940 updates of 32 to 128 
 RATES = {"sgd": 0.05, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3, "lion": 2e-4, "muon": 5e-3, "adamh": 1e-2}
 """Peak learning rate by optimizer."""
 DECAYS = {"sgd": 5e-4, "adamw": 0.01, "lion": 0.05, "muon": 0.01}
+MIN_UPDATES = 800
+"""Fewest updates of a run: with fewer, smaller batches were as good or better on the seven tasks (benchmarks/planning.md)."""
 MIN_EPOCHS, MAX_EPOCHS, WANTED_SAMPLES = 5, 100, 600_000
 
 

@@ -8,7 +8,7 @@ from danlu.base.contracts import DataCard
 from danlu.base.errors import DanluError
 from danlu.base.runfolder import MetricsLog, RunFolder, read_json
 from danlu.planning.choices import Choices
-from danlu.planning.length import Earlier
+from danlu.planning.seen import Earlier
 from danlu.recipe import Recipe
 
 MOST = 50
@@ -51,4 +51,6 @@ def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: Data
     ]
     if not looks or looks[-1][0] < theirs_choices.n_steps:
         return None
-    return Earlier.of(other.path.name, looks, theirs_choices.n_steps, share)
+    forks = read_json(other.train / "forks.json") if (other.train / "forks.json").is_file() else []
+    before = [(fork["step"], fork["before"]) for fork in forks if fork["before"] is not None]
+    return Earlier.of(other.path.name, sorted({*before, *looks}), theirs_choices.n_steps, share)
