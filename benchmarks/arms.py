@@ -215,7 +215,8 @@ def share_for(runs: Runs, task: str, effect: float) -> float:
     pools = [runs.pool(task, share, N_CALIBRATION, 5000) for share in SHARES]
     losses = [mean(o.loss for o in pool) for pool in pools]
     slope = np.polyfit(np.log(SHARES), np.array(losses) / losses[0] - 1, 1)[0]
-    return float(round(math.exp(effect / slope), 3))
+    n_steps = int(TASKS[task][2]["train"]["length"].split()[0])
+    return min(float(round(math.exp(effect / slope), 3)), 1 - 1 / n_steps)  # one step fewer at least
 
 
 def planted(runs: Runs, task: str, effect: float) -> dict[str, Any]:
