@@ -53,13 +53,16 @@ def losses(task: Task, seeds: tuple[int, ...]) -> Row:
 
 def oracle_table(rows: dict[str, Row]) -> list[str]:
     """One line a task."""
-    lines = ["| task | rate | batch | loss | sd over seeds | slope of log loss |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| task | rate | batch | loss | sd over seeds | slope of log loss | cells of 28 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, (best, _) in rows.items():
         if best is None:
-            lines.append(f"| {name} | grid not finished | | | | |")
+            lines.append(f"| {name} | grid not finished | | | | | |")
         else:
             lines.append(
-                f"| {name} | {best.lr:g} | {best.batch} | {best.loss:.4f} | {best.sd:.2%} | {best.slope:.3f} |"
+                f"| {name} | {best.lr:g} | {best.batch} | {best.loss:.4f} | {best.sd:.2%} | {best.slope:.3f} | {best.n_cells} |"
             )
     return lines
 

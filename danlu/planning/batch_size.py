@@ -6,7 +6,7 @@ What is known of the batch B at its best rate, with B_noise the noise scale of p
   1812.06162, equation 2.11). So a large batch saves updates and costs samples.
 - for a fixed number of samples the best batch lies well below B_noise (Bergsma 2025, 2505.13738: B_opt = .0306 D^.383 and
   B_crit = .0471 D^.462 sequences, a sixth of it at 1e7 tokens), and small ones are as good a sample (Marek 2025,
-  2507.07101). Hence the rule B_opt = SHARE * B_noise, shrunk to the law's batch by inverse variance of the logarithms.
+  2507.07101; here too). Hence the rule B_opt = SHARE * B_noise, shrunk to the law's batch by inverse variance of the logarithms.
 - for a fixed time: the batch that makes the most progress a second, B / t(B) samples at the efficiency E(B_opt) / E(B);
   batches below B_opt are taken to be as good a sample as B_opt.
 """
@@ -23,14 +23,14 @@ from danlu.planning.choices import Choices
 from danlu.planning.evidence import points
 from danlu.planning.ledger import Decision
 from danlu.planning.noise_scale import NoiseScale
+from danlu.planning.priors import MIN_UPDATES
 from danlu.planning.trials import TimeSteps
 
-SHARE, SHARE_SD = 0.25, 0.9
-"""Best batch over noise scale, and how far that varies from task to task, as sd of its logarithm."""
+SHARE, SHARE_SD = 0.1, 1.1
+"""Best batch over noise scale, and how far that varies from task to task, as sd of its logarithm: measured in the second half
+of a tenth of a run, where it is smaller than at the end (benchmarks/noise_scale.md, chosen with each task left out)."""
 Z80, Z95 = 1.2816, 1.96
 """Half-widths, in sd, of 80% and 95% intervals. A law's low and high are read as an 80% interval."""
-MIN_STEPS = 100
-"""No run is cut into fewer updates."""
 TIE = 0.02
 """Batches whose progress a second is within this of the best are as good: the one nearest B_opt is taken."""
 
@@ -118,14 +118,16 @@ def decide_batch(
     times: StepTime | None = None,
     seconds: float | None = None,
 ) -> Decision:
-    """train.batch, a power of two of samples, in at least MIN_STEPS updates.
+    """train.batch, a power of two of samples, in at least MIN_UPDATES updates.
 
     `n_samples`: what the run sees, for the lowest loss at that; or with `seconds` the run's time and `times`, the most
     progress in it. Without a usable noise scale and without a time this is the law's answer.
     """
     best = optimum(prior, scale)
     timed = seconds is not None and times is not None and bool(times.seconds)
-    candidates = [2**i for i in range(18) if allowed(2**i, n_samples, times, seconds if timed else None)] or [1]
+    candidates = [2**i for i in range(18) if allowed(2**i, n_samples, times, seconds if timed else None)] or [
+        prior.value if timed else 1
+    ]
     if timed and times is not None:
         rates = {b: progress(b, best, times) for b in candidates}
         good = [b for b in candidates if rates[b] >= (1 - TIE) * max(rates.values())]
@@ -148,9 +150,9 @@ def decide_batch(
 
 
 def allowed(batch: int, n_samples: float, times: StepTime | None, seconds: float | None) -> bool:
-    """Whether a run in this batch has MIN_STEPS updates."""
+    """Whether a run in this batch has MIN_UPDATES updates."""
     n_steps = n_samples / batch if seconds is None or times is None else seconds / times.at(batch)
-    return n_steps >= MIN_STEPS
+    return n_steps >= MIN_UPDATES
 
 
 def nearest(wanted: float, candidates: Sequence[int]) -> int:

@@ -55,6 +55,8 @@ class Points:
     """(H,) standard deviation of its log."""
     gain: float
     """log of what cooling the last copy took away, at least 0."""
+    height: float
+    """log of validation over training loss at the full rate, where the last copy was made."""
     n_unique: float
     """Steps of one pass over the data."""
 
@@ -84,6 +86,15 @@ def stretches(losses: Values, rates: Values) -> tuple[Values, Values, Values]:
     return found[:, 0], found[:, 1], found[:, 2]
 
 
+def read_off(steps: Values, losses: Values, at: float) -> float:
+    """log loss at a step: a straight line in log-log through the later half of the stretches."""
+    late = slice(len(steps) // 2, None)
+    if len(steps[late]) < 2:
+        return math.log(float(losses[-1])) if len(losses) else math.nan
+    slope, constant = np.polyfit(np.log(steps[late]), np.log(losses[late]), 1)
+    return float(constant + slope * math.log(at))
+
+
 def bent(points: Points, lengths: Values) -> Values:
     """log loss of cooled runs of these lengths (relative) by the bent law."""
     x, hot, y, sd = both(points)
@@ -105,8 +116,7 @@ def family(points: Points, lengths: Values) -> Values:
 
 
 def noise(points: Points, lengths: Values) -> Values:
-    """The full-rate curve by E + B n^-b, less what cooling takes away: the larger of what the last copy gained and of the
-    usual gain, since a short cool-down gains less than the run's own."""
+    """The full-rate curve by E + B n^-b, lower by what cooling took away of the last copy."""
     if len(points.steps) < 3:
         return family(points, lengths)
     scale = float(points.hot[-1])
@@ -116,9 +126,8 @@ def noise(points: Points, lengths: Values) -> Values:
     x = points.relative(points.steps)[:, None]
     law = curves.fitted(curves.power_design, x, points.hot, points.hot_sd * points.hot, prior)
     curve = law.at(np.append(lengths, 1.0)[:, None])[0]
-    more = max(0.0, USUAL_GAIN - points.gain)
-    ahead = np.log(bounded(curve[:-1], scale, is_log=True) / max(curve[-1], 0.01 * scale))
-    return np.asarray(math.log(points.cooled[-1]) + ahead - more * np.minimum(1.0, np.log(np.maximum(lengths, 1.0))))
+    ahead = np.log(np.maximum(curve[:-1], 0.01 * scale) / max(curve[-1], 0.01 * scale))
+    return np.asarray(math.log(points.cooled[-1]) + ahead)
 
 
 def annealing(points: Points, rates: Values, copies: Sequence[Values]) -> float:
@@ -133,22 +142,20 @@ def annealing(points: Points, rates: Values, copies: Sequence[Values]) -> float:
         s2 = np.concatenate([[s2[-1] for _, s2 in ends], whole[1][index], whole[1][-1:]])
         by_fade[fade] = (points.relative(s1), s2)
     last_s2 = float(np.mean([s2[-1] for _, s2 in by_fade.values()]))
-    height = math.exp(points.gain) * scale / float(points.hot[-1]) if len(points.hot) else 1.0
-    y = np.concatenate([points.cooled, points.hot * height])
+    y = np.concatenate([points.cooled, points.hot * math.exp(points.height)])
     sd = np.concatenate([np.full(len(points.cooled), LAW_SD), points.hot_sd]) * y
     c = USUAL_GAIN * scale / max(last_s2, 1e-9)
     shapes = [(alpha, fade) for alpha in EXPONENTS for fade in FADES]
-    mean, spread = np.array([0.5 * scale, 0.5 * scale, c]), np.array([scale, scale, 0.5 * c])
+    mean, spread = np.array([0.5 * scale, 0.5 * scale, c]), np.array([scale, scale, 0.25 * c])
     prior = Prior(shapes, [1.0] * len(shapes), mean, spread, (True, True, True))
     design = curves.annealing_design(by_fade)
     law = curves.fitted(design, np.arange(len(y), dtype=float)[:, None], y, sd, prior)
     return float(bounded(law.at(np.array([[float(len(y))]]))[0], scale)[0])
 
 
-def bounded(losses: Values, scale: float, is_log: bool = False) -> Values:
-    """log losses, none below a hundredth of the last one seen; the losses themselves with `is_log`."""
-    kept = np.maximum(losses, 0.01 * scale)
-    return kept if is_log else np.log(kept)
+def bounded(losses: Values, scale: float) -> Values:
+    """log losses, none below a hundredth of the last one seen."""
+    return np.log(np.maximum(losses, 0.01 * scale))
 
 
 def both(points: Points) -> tuple[Values, Values, Values, Values]:
@@ -159,12 +166,17 @@ def both(points: Points) -> tuple[Values, Values, Values, Values]:
     return x, hot, np.concatenate([points.cooled, points.hot]), sd
 
 
+def longer_cooling(points: Points) -> float:
+    """What the run's own cool-down gains beyond the last copy's, which was shorter: what is missing of the usual gain."""
+    return max(0.0, USUAL_GAIN - points.gain)
+
+
 def all_laws(points: Points, rates: Values, copies: Sequence[Values]) -> Mapping[str, float]:
     """log of the run's last loss, cooled, by each law."""
-    at = points.relative(float(len(rates)))
+    at, more = points.relative(float(len(rates))), longer_cooling(points)
     return {
         "annealing": annealing(points, rates, copies),
-        "noise": float(noise(points, at)[0]),
-        "family": float(family(points, at)[0]),
-        "bent": float(bent(points, at)[0]),
+        "noise": float(noise(points, at)[0]) - more,
+        "family": float(family(points, at)[0]) - more,
+        "bent": float(bent(points, at)[0]) - more,
     }

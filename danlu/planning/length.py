@@ -11,7 +11,7 @@ measured on logged runs (benchmarks/forecast.md); where they may miss by more th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,132 +19,41 @@ import numpy as np
 
 from danlu.planning import curves, ensemble
 from danlu.planning.curves import Prior, Values
-from danlu.planning.ensemble import Points
 from danlu.planning.prediction import FINAL_LOSS, VALIDATION_LOSS, Z80, Prediction, predict, unknown
+from danlu.planning.seen import Earlier, ForkSeen, Seen
+from danlu.planning.worth import Lengths
 
 UNIT = "per target"
-WEIGHTS = {"annealing": 0.25, "noise": 0.25, "family": 0.25, "bent": 0.25}
+WEIGHTS = {"annealing": 0.4, "noise": 0.3, "family": 0.2, "bent": 0.1}
 """Of the laws' drops."""
-DROP_SHARE, FLOOR = 0.5, 0.01
-"""One standard deviation of the final log loss: this share of the drop still to come, and never less than the floor."""
-EARLIER_SD = 0.015
-"""The same where earlier runs say where it ends."""
+DROP_SHARE, FLOOR = 0.22, 0.015
+"""One standard deviation of the final log loss: this share of the drop still to come for each factor e of steps still to go,
+and never less than the floor."""
+EARLIER_SD, LEAD_SHARE = 0.012, 0.35
+"""The same where earlier runs say where it ends, to which this share of the lead over them is added."""
+AT_PLAN_SD = 0.02
+"""The same at plan time, when nothing of the run is known."""
 EARLIER_SPREAD = 0.05
 """Spread of the leads among earlier runs, in log loss, at which half of the lead that their ends say lasts is believed."""
 ALIKE = 0.3
 """An earlier run counts when its log loss at the same share of its length is no further from this one's."""
-TOO_WIDE = 0.20
-"""Half-width of the 80% interval, in log loss, beyond which the answer is "don't know"."""
+SURE = 0.10
+"""Half-width of the 80% interval up to which a length is recommended."""
+TOO_WIDE, TOO_WIDE_YOUNG, YOUNG = 0.20, 0.15, 200
+"""Half-width of the 80% interval, in log loss, beyond which the answer is "don't know"; the same where fewer than YOUNG steps
+were seen: there a fall may still be followed by another, steeper one (a vision transformer's on the logged runs)."""
 RISING = 0.01
 """Rise of the cooled loss, in logs, that counts as over-fitting."""
 FALLEN, STILL = 0.30, 0.02
 """A training loss that fell by less than FALLEN since its first steps, in logs, while the cooled loss moves by more than
 STILL between the copies, has its fall before it. (A language model falls by so much on the frequencies of its tokens.)"""
+NOISY = 0.15
+"""Fall of the log loss by a short cool-down, beyond which the end depends on the cool-down more than on any law of length."""
 STEEPER = 1.2
 """A slope of the log loss over the log step that grew by this factor from the first to the second half of what was seen is
 no law's: all of them flatten."""
-MANY_PASSES = 4.0
-"""Over the data; beyond, the last look may be worse than the best one (Muennighoff 2023: up to 4 passes are as good as new)."""
-ONE_PERCENT, SMALL_GAIN = 0.01, 0.0025
-"""Drops of the log loss by a doubling of the length, below which it is no longer recommended, and no longer of use."""
-LONGEST = 4.0
-"""Lengths are looked at up to so many times the run's."""
-
-
-@dataclass(frozen=True)
-class ForkSeen:
-    """A copy of the run that was cooled down and looked at."""
-
-    step: int
-    """Completed updates of the run itself."""
-    n_cool: int
-    """Updates of the cool-down."""
-    loss: float | None
-    """On what the run's looks see of the validation split; None where a loss was not finite."""
-    sd: float
-    """Its standard error over the split's pieces."""
-    seconds: float
-    """What it took."""
-    before: float | None = None
-    """The same look before the cool-down, where there was one."""
-    whole: float | None = None
-    """The loss on the whole split, where the run's looks see a part of it."""
-
-    @property
-    def end(self) -> int:
-        """Updates of a run that ends so."""
-        return self.step + self.n_cool
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A finished run of the same model on the same data."""
-
-    name: str
-    now: float
-    """Log of its loss at the share of its length at which the forecast is made."""
-    end: float
-    """Log of its best loss."""
-
-    @classmethod
-    def of(cls, name: str, looks: Sequence[tuple[int, float]], n_steps: int, share: float) -> Earlier | None:
-        """From a finished run's looks (step, loss); its loss at a share of its length is interpolated in log-log. None
-        where it did not look early enough, or a loss is not positive."""
-        good = [(step / n_steps, math.log(loss)) for step, loss in looks if loss > 0]
-        if not good or not good[0][0] <= share < good[-1][0]:
-            return None
-        at, logs = (np.array(part) for part in zip(*good, strict=True))
-        return cls(name, float(np.interp(math.log(share), np.log(at), logs)), float(logs.min()))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a run has shown so far."""
-
-    rates: Sequence[float]
-    """Of every update of the whole run, as a share of the peak."""
-    losses: Sequence[float]
-    """Training loss of each update so far."""
-    forks: Sequence[ForkSeen]
-    units_per_step: int
-    """Tokens or samples of an update."""
-    n_unique: int
-    """Tokens or samples of the training split."""
-    step_s: float = 0.0
-    """Seconds of an update."""
-    earlier: Sequence[Earlier] = ()
-
-    @property
-    def n_steps(self) -> int:
-        """Of the whole run."""
-        return len(self.rates)
-
-    @property
-    def passes(self) -> float:
-        """Over the data, by the end."""
-        return self.n_steps * self.units_per_step / self.n_unique
-
-    def points(self) -> Points:
-        """As the laws take them."""
-        losses, rates = np.asarray(self.losses, float), np.asarray(self.rates, float)
-        steps, hot, hot_sd = ensemble.stretches(losses, rates)
-        last = self.forks[-1]
-        gain = math.log(last.before / last.loss) if last.before and last.loss else 0.0
-        ends = np.array([float(fork.end) for fork in self.forks])
-        cooled = np.array([fork.loss for fork in self.forks], float)
-        return Points(ends, cooled, steps, hot, hot_sd, max(0.0, gain), self.n_unique / self.units_per_step)
-
-    def slopes(self) -> tuple[float, float]:
-        """Fall of the log training loss per log step, in the first and the second half of its stretches."""
-        steps, hot, _ = ensemble.stretches(np.asarray(self.losses, float), np.asarray(self.rates, float))
-        middle = len(steps) // 2
-        if middle < 2:
-            return 0.0, 0.0
-        x, y = np.log(steps), np.log(hot)
-        first, second = (
-            -float(np.polyfit(x[part], y[part], 1)[0]) for part in (slice(0, middle + 1), slice(middle, None))
-        )
-        return first, second
+WORTHLESS_PASSES = 1 + ensemble.REPEATS_WORTH
+"""Over the data; beyond, further ones add little to what is learned, and much to over-fitting."""
 
 
 @dataclass(frozen=True)
@@ -181,16 +90,16 @@ def forecast(seen: Seen) -> Forecast:
     laws = ensemble.all_laws(points, np.asarray(seen.rates, float), [copy_rates(seen, fork) for fork in seen.forks])
     mean, sd, by = combined(math.log(points.cooled[-1]), laws, seen)
     evidence = evidence_of(seen, laws)
-    if sd * Z80 > TOO_WIDE:
+    if sd * Z80 > (TOO_WIDE if step >= YOUNG else TOO_WIDE_YOUNG):
         ends = f"{math.exp(mean - Z80 * sd):.3g} and {math.exp(mean + Z80 * sd):.3g}"
         return untold(step, f"the run is too young: its loss falls so fast that it may end between {ends}", evidence)
     found = predict(FINAL_LOSS, whole_ratio(seen) * math.exp(mean), UNIT, told(seen, by), by, factor=math.exp(sd))
     last = predict(VALIDATION_LOSS, math.exp(mean), UNIT, told(seen, by), by, factor=math.exp(sd))
-    if seen.passes > MANY_PASSES:
+    if seen.repeats_much:
         why = f"{seen.passes:.0f} passes over the data: the last look may be worse than the best one"
         last = unknown(VALIDATION_LOSS, UNIT, why, by)
     lengths = Lengths(seen, points, mean)
-    worth = lengths.points()
+    worth = lengths.points() if sd * Z80 <= SURE else {}
     said = f"forecast: final validation loss {found.value:.4g} (80%: {found.low80:.4g} to {found.high80:.4g})"
     said += f"; {worth['recommended']['said']}" if "recommended" in worth else ""
     return Forecast(step, [found, last], said, lengths.curve(), worth, evidence)
@@ -223,6 +132,13 @@ def why_young(seen: Seen) -> str:
     head, tail = (float(np.mean(part)) for part in (seen.losses[:3], seen.losses[-max(3, len(seen.losses) // 10) :]))
     if math.log(losses[0] / losses[-1]) > STILL and tail > 0 and math.log(head / tail) < FALLEN:
         return f"learning has only begun: the training loss went from {head:.4g} to {tail:.4g}"
+    if seen.passes > WORTHLESS_PASSES:
+        return f"the data are passed {seen.passes:.0f} times, and over-fitting decides when the fall ends"
+    last = seen.forks[-1]
+    if last.before and last.loss and math.log(last.before / last.loss) > NOISY:
+        return (
+            f"the rate hides where it is: cooling it down alone took the loss from {last.before:.4g} to {last.loss:.4g}"
+        )
     before, now = seen.slopes()
     if now > STEEPER * before + STILL:
         return f"its loss falls faster and faster: by {before:.2g} of itself for each factor e of steps at first, by {now:.2g} now"
@@ -236,21 +152,22 @@ def copy_rates(seen: Seen, fork: ForkSeen) -> Values:
     return np.array([*rates, *(peak * (1 - i / fork.n_cool) for i in range(fork.n_cool))])
 
 
-def combined(now: float, laws: dict[str, float], seen: Seen) -> tuple[float, float, str]:
+def combined(now: float, laws: Mapping[str, float], seen: Seen) -> tuple[float, float, str]:
     """(log of the final loss, its standard deviation, the method): the laws' drops averaged; with earlier runs, both
     averaged by inverse variance."""
     drops = np.array([now - laws[name] for name in WEIGHTS])
     weights = np.array(list(WEIGHTS.values()))
     drop = float(weights @ drops)
     spread = math.sqrt(float(weights @ (drops - drop) ** 2))
-    sd = math.sqrt(FLOOR**2 + (DROP_SHARE * drop) ** 2 + spread**2)
-    if seen.passes > MANY_PASSES:  # over-fitting may end the fall anywhere on its way: a uniform share of it
+    way = math.log(seen.n_steps / seen.forks[-1].end)
+    sd = math.sqrt(FLOOR**2 + (DROP_SHARE * way * drop) ** 2 + spread**2)
+    if seen.repeats_much:  # over-fitting may end the fall anywhere on its way: a uniform share of it
         drop, sd = drop / 2, math.hypot(sd / 2, drop / math.sqrt(12))
     mean = now - drop
     if not seen.earlier:
         return mean, sd, "forecast: laws"
     other, other_sd = from_earlier(math.log(seen.forks[-1].before or math.nan), seen.earlier)
-    if why_young(seen) or seen.passes > MANY_PASSES:
+    if why_young(seen) or seen.repeats_much:
         return other, other_sd, "forecast: earlier runs"
     share = sd**2 / (sd**2 + other_sd**2)
     return (1 - share) * mean + share * other, math.sqrt(share) * other_sd, "forecast: laws and earlier runs"
@@ -266,7 +183,20 @@ def from_earlier(now: float, earlier: Sequence[Earlier]) -> tuple[float, float]:
     lead = now - float(x.mean())
     rest = dy - slope * dx
     scatter = math.sqrt(float(rest @ rest) / max(1, len(rest) - 1)) if len(rest) > 1 else EARLIER_SD
-    return float(y.mean()) + slope * lead, math.hypot(max(scatter, EARLIER_SD), 0.5 * lead)
+    return float(y.mean()) + slope * lead, math.hypot(max(scatter, EARLIER_SD), LEAD_SHARE * lead)
+
+
+def expected_at_plan(earlier: Sequence[Earlier]) -> list[Prediction]:
+    """Before the run, from where runs of the same model on the same data ended: their geometric mean, with the spread of a
+    further one (standard deviation times sqrt(1 + 1/n), at least AT_PLAN_SD). Nothing without any."""
+    if not earlier:
+        return []
+    ends = np.array([run.end for run in earlier])
+    scatter = float(ends.std(ddof=1)) if len(ends) > 1 else 0.0
+    factor = math.exp(max(AT_PLAN_SD, scatter) * math.sqrt(1 + 1 / len(ends)))
+    why = f"{len(ends)} earlier run{'s' * (len(ends) > 1)} of the same model, data and length ended there"
+    value = math.exp(float(ends.mean()))
+    return [predict(n, value, UNIT, why, "earlier runs", factor=factor) for n in (FINAL_LOSS, VALIDATION_LOSS)]
 
 
 def whole_ratio(seen: Seen) -> float:
@@ -289,7 +219,7 @@ def told(seen: Seen, by: str) -> str:
     )
 
 
-def evidence_of(seen: Seen, laws: dict[str, float]) -> dict[str, Any]:
+def evidence_of(seen: Seen, laws: Mapping[str, float]) -> dict[str, Any]:
     """What the report draws."""
     cost_s = sum(fork.seconds for fork in seen.forks)
     run_s = seen.n_steps * seen.step_s
@@ -299,68 +229,6 @@ def evidence_of(seen: Seen, laws: dict[str, float]) -> dict[str, Any]:
         "earlier": [{"run": run.name, "loss": round(math.exp(run.end), 6)} for run in seen.earlier],
         "cost_s": round(cost_s, 3), "cost_share": round(cost_s / run_s, 5) if run_s else None,
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """The loss of cooled runs of other lengths: the shape of the family and the bent law, through the forecast."""
-
-    seen: Seen
-    observed: Points
-    end: float
-    """Log of the final loss that was predicted."""
-
-    def logs(self, steps: Values) -> Values:
-        """Log loss of cooled runs of so many steps, from the last copy on."""
-        x = self.observed.relative(np.append(steps, self.seen.n_steps))
-        now = math.log(self.observed.cooled[-1])
-        drops = now - (ensemble.family(self.observed, x) + ensemble.bent(self.observed, x)) / 2
-        return np.asarray(
-            now - drops[:-1] * (now - self.end) / drops[-1] if drops[-1] > 1e-9 else np.full(len(steps), now)
-        )
-
-    def curve(self) -> list[tuple[int, float]]:
-        """(step, loss) of 40 looks to come: what a cooled run would have there, higher by what the rate of that step
-        costs (the gain of the last copy, in proportion to the rate: Qiu 2025)."""
-        n_steps, last = self.seen.n_steps, self.seen.forks[-1].end
-        steps = np.unique(np.linspace(last, n_steps, 41).astype(int)[1:])
-        hot = np.array([self.seen.rates[s - 1] for s in steps])
-        logs = self.logs(steps.astype(float)) + max(self.observed.gain, ensemble.USUAL_GAIN) * hot
-        return [(int(s), round(math.exp(y), 6)) for s, y in zip(steps, logs, strict=True)]
-
-    def points(self) -> dict[str, Any]:
-        """Cheapest within 1% of the run's end; recommended, beyond which a doubling gains less than 1%; diminishing
-        returns, beyond which it gains less than a quarter of that. Those beyond LONGEST times the run are left out."""
-        n_steps, first = self.seen.n_steps, self.seen.forks[-1].end
-        steps = np.unique(np.geomspace(first, LONGEST * n_steps, 200).astype(int)).astype(float)
-        logs, doubled = self.logs(steps), self.logs(2 * steps)
-        wanted = {
-            "cheapest within 1%": logs <= self.end + ONE_PERCENT,
-            "recommended": logs - doubled < ONE_PERCENT,
-            "diminishing returns": logs - doubled < SMALL_GAIN,
-        }
-        return {
-            name: self.point(name, steps[at], logs[at])
-            for name, there in wanted.items()
-            if (at := first_true(there)) >= 0
-        }
-
-    def point(self, name: str, steps: float, log: float) -> dict[str, Any]:
-        """One length, in every unit."""
-        n = int(steps)
-        share = n / self.seen.n_steps
-        said = f"{name}: {n:,} steps, {share:.2g} times this run" if not 0.95 < share < 1.05 else f"{name}: this length"
-        return {
-            "steps": n, "units": n * self.seen.units_per_step, "seconds": round(n * self.seen.step_s, 1),
-            "loss": round(math.exp(log), 6), "said": said,
-        }  # fmt: skip
-
-
-def first_true(there: Values) -> int:
-    """Index of the first one that is true and stays so; -1 without any."""
-    wrong = np.flatnonzero(~np.asarray(there, bool))
-    start = int(wrong[-1]) + 1 if len(wrong) else 0
-    return start if start < len(there) else -1
 
 
 def forecast_at_plan(proxies: Sequence[tuple[float, float]], n_units: float) -> Prediction:
@@ -377,8 +245,8 @@ def forecast_at_plan(proxies: Sequence[tuple[float, float]], n_units: float) -> 
     x = (lengths / lengths[-1])[:, None]
     law = curves.fitted(curves.power_design, x, losses, ensemble.LAW_SD * losses, prior)
     mean, spread = (float(v[0]) for v in law.at(np.array([[n_units / float(lengths[-1])]])))
-    drop = math.log(scale / max(mean, 0.01 * scale))
-    sd = math.sqrt(FLOOR**2 + (DROP_SHARE * drop) ** 2 + (spread / max(mean, 0.01 * scale)) ** 2)
+    drop, way = math.log(scale / max(mean, 0.01 * scale)), math.log(n_units / float(lengths[-1]))
+    sd = math.sqrt(FLOOR**2 + (DROP_SHARE * way * drop) ** 2 + (spread / max(mean, 0.01 * scale)) ** 2)
     if sd * Z80 > 2 * TOO_WIDE:
         why = (
             f"short runs of {len(found)} lengths say too little of one {n_units / float(lengths[-1]):.0f} times as long"

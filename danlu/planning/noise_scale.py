@@ -13,13 +13,14 @@ preconditioner enters; Zhang 2019, 1907.04164: preconditioning raises the critic
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from danlu.planning.distributions import t_quantile
+from danlu.planning.trials import Trial
 
 Values = NDArray[np.float64]
 
@@ -48,6 +49,10 @@ class NoiseScale:
     """Updates it was measured on."""
     metric: str = "plain"
     """Which length was used: plain or adaptive."""
+
+
+MeasureNoise = Callable[[Trial], NoiseScale]
+"""Measures a short run's noise scale: stages/train.measure_noise with a recipe and a run folder."""
 
 
 def from_micro_batches(

@@ -211,7 +211,7 @@ def learning_rate(facts: Facts) -> Decision:
 
 def adamw_rate(facts: Facts) -> float:
     """Step Law, capped for small models, where it was never tested and runs off (0.02 at 0.5M parameters)."""
-    cap = SMALL_LR * ((facts.batch_tokens or 1024) / 1024) ** 0.75
+    cap = SMALL_LR * math.pow((facts.batch_tokens or 1024) / 1024, 0.75)
     return min(1.79 * math.pow(facts.n_hidden, -0.713) * math.pow(facts.n_tokens, 0.307), cap)
 
 

@@ -16,11 +16,15 @@ from danlu.base.errors import Interrupted
 from danlu.base.runfolder import RunFolder, read_json
 from danlu.build import set_machine
 from danlu.planning.choices import Choices
+from danlu.planning.critical_batch import CriticalBatch, critical_batch
 from danlu.planning.footprint import Rehearsal
+from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.trials import Outcome, Trial
 from danlu.recipe import Recipe
 from danlu.training import measure
 from danlu.training import trial as trials
+from danlu.training.branches import branch
+from danlu.training.gradient_noise import session_noise_scale
 from danlu.training.guards import Verdict
 from danlu.training.interrupt import Signals
 from danlu.training.loop import Loop, make_parts, open_loader
@@ -108,6 +112,19 @@ def train_step(
 def run_trial(recipe: Recipe, run: RunFolder, trial: Trial) -> Outcome:
     """A short run in memory for a measurement: the same train_step, nothing written."""
     return trials.run(recipe, run, train_step, trial)
+
+
+def measure_noise(recipe: Recipe, run: RunFolder, trial: Trial) -> NoiseScale:
+    """The gradient noise scale at the end of a short run in memory: a batch of 2 or more, cut in pieces."""
+    session = trials.Session(recipe, run, trial, train_step)
+    found = session_noise_scale(session)
+    session.close()
+    return found
+
+
+def measure_critical(recipe: Recipe, run: RunFolder, trial: Trial, start: int, n_steps: int) -> CriticalBatch:
+    """The critical batch by branches of n_steps each after `start` steps of a run in memory."""
+    return critical_batch(branch(recipe, run, trial, train_step, start, n_steps))
 
 
 def rehearse(

@@ -23,7 +23,8 @@ from danlu.build import is_samples
 from danlu.planning import history
 from danlu.planning.choices import Choices
 from danlu.planning.hardware import Machine
-from danlu.planning.length import ForkSeen, Seen, forecast
+from danlu.planning.length import forecast
+from danlu.planning.seen import ForkSeen, Seen
 from danlu.recipe import Recipe
 from danlu.training.earlier import earlier_runs
 from danlu.training.guards import Verdict

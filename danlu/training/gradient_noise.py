@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from danlu.base.contracts import Batch
-from danlu.planning.noise_scale import GradientSample, from_micro_batches
+from danlu.planning.noise_scale import GradientSample, NoiseScale, from_micro_batches, noise_scale
 from danlu.training.update import Parts
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def measure(session: Session, n_steps: int, n_micro: int = 8) -> list[dict[str, 
     session.choices = whole.model_copy(update={"micro_batch": micro})
     try:
         for _ in range(n_steps):
+            if session.diverged:
+                break
             meter = NoiseMeter(session.parts, len(session.loader))
             session.parts.after_backward = meter.see
             session.advance(session.step + 1)
@@ -116,6 +118,15 @@ def measure(session: Session, n_steps: int, n_micro: int = 8) -> list[dict[str, 
     finally:
         session.choices, session.parts.after_backward = whole, None
     return [samples for samples in found if samples]
+
+
+def session_noise_scale(session: Session, n_micro: int = 8) -> NoiseScale:
+    """Train a session to the end of its schedule; the noise scale of its second half, when the loss has left its start
+    (the scale is near 0 there and grows: McCandlish 2018, section 2.4; Merrill 2025)."""
+    begun = (session.choices.n_steps - session.step) // 2
+    session.advance(session.step + begun)
+    metric, samples = by_length(measure(session, session.choices.n_steps - session.step, n_micro))
+    return noise_scale(samples, metric=metric)
 
 
 def logged(found: Mapping[str, GradientSample]) -> dict[str, dict[str, float]]:

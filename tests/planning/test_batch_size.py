@@ -8,6 +8,7 @@ from danlu.planning import batch_size
 from danlu.planning.batch_size import SHARE, SHARE_SD, StepTime, decide_batch, optimum, progress, time_batches
 from danlu.planning.ledger import Decision
 from danlu.planning.noise_scale import NoiseScale
+from danlu.planning.priors import MIN_UPDATES
 
 PRIOR = Decision("train.batch", 32, "prior: law", "a law", "", "", in_range=False, low=8, high=128)
 FLAT = StepTime({1: 0.01, 256: 0.01})  # an accelerator far from full
@@ -47,7 +48,7 @@ def test_a_larger_noise_scale_asks_for_a_larger_batch_in_powers_of_two():
 
 
 def test_a_run_keeps_its_number_of_updates():
-    assert decide_batch(PRIOR, scale(1e5), 1600).value == 16
+    assert decide_batch(PRIOR, scale(1e5), 16 * MIN_UPDATES).value == 16
     assert decide_batch(PRIOR, scale(1e5), 50).value == 1
 
 
