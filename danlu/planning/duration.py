@@ -18,7 +18,7 @@ from danlu.planning.footprint import Rehearsal, spread
 
 MODEL_SD = 0.03
 """Of a quiet machine: error of the sum itself (benchmarks/planning_hardware.md)."""
-BUSY_SD = 0.3
+BUSY_SD = 0.4
 """Of a machine that others use wholly; in proportion to their share."""
 BEST_SHARE = 0.7
 """Of the looks during a run, how many find a new best and so save a checkpoint: losses fall, with noise at the end."""

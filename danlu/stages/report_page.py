@@ -10,6 +10,7 @@ from typing import Any
 from danlu.base.contracts import Metric
 from danlu.base.units import short_count
 from danlu.stages.report_alarm import alarm
+from danlu.stages.report_arms import which_of_these
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
@@ -62,6 +63,7 @@ def body(evidence: Evidence) -> Html:
         ("looked", "A closer look", panels),
         ("data", "Data", data),
         ("decisions", "How each number was found", decisions),
+        ("arms", "Which of these?", lambda found: which_of_these(found.tune) if found.tune else None),
         ("events", "Events", events),
         ("settings", "Settings", settings),
         ("environment", "Environment", environment),
