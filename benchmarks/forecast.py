@@ -132,6 +132,14 @@ def danlu(seen: Seen) -> Told | None:
     return math.log(told.value), math.log(told.high80 / told.value) / Z80
 
 
+def before_the_run(seen: Seen) -> Told | None:
+    """Ours at plan time."""
+    found = length.expected_at_plan(seen.earlier)
+    if not found or found[0].value is None or found[0].high80 is None:
+        return None
+    return math.log(found[0].value), math.log(found[0].high80 / found[0].value) / Z80
+
+
 def scaled(errors: Sequence[tuple[str, float, float]], task: str) -> float:
     """Factor for the standard deviations of a task: the 80% quantile of |error| / sd over the other tasks, over Z80."""
     other = [abs(e) / sd for name, e, sd in errors if name != task]
@@ -188,13 +196,15 @@ def page(kept: Sequence[Row]) -> str:
     ]
     shares = sorted({round((f["step"] + f["n_cool"]) / r["n_steps"], 2) for r in kept for f in r["forks"]})
     by_task: dict[str, dict[str, list[str]]] = {}
+    found = [(row["task"], e, sd) for row, e, sd in errors_of(kept, 0.1, before_the_run, True) if e is not None]
+    lines.append(summary("danlu, earlier runs alone, before the run", found, len(kept)))
     for at in (s for s in (0.1, 0.2, 0.3, 0.5) if s in shares):
         having = [r for r in kept if max(f["step"] + f["n_cool"] for f in r["forks"]) >= 0.95 * at * r["n_steps"]]
         for name, method, with_earlier in methods:
-            found = list(errors_of(having, at, method, with_earlier))
-            told = [(row["task"], e, sd) for row, e, sd in found if e is not None and math.isfinite(e)]
-            lines.append(summary(f"{name}, at {at:.0%}", told, len(found)))
-            for row, e, sd in found if at == 0.1 else ():
+            errors = list(errors_of(having, at, method, with_earlier))
+            told = [(row["task"], e, sd) for row, e, sd in errors if e is not None and math.isfinite(e)]
+            lines.append(summary(f"{name}, at {at:.0%}", told, len(errors)))
+            for row, e, sd in errors if at == 0.1 else ():
                 cell = "don't know" if e is None else f"{e:+.1%}" + (f" ± {Z80 * sd:.1%}" if sd else "")
                 by_task.setdefault(row["task"], {}).setdefault(name, []).append(cell)
     lines += ["", "## Task by task, at 10%", "", "Rates 2, 1 and 0.5 times the task's; ± is the 80% interval.", ""]

@@ -169,8 +169,8 @@ def page(eff: Efficiency, left: dict[str, tuple[float | None, float]], known: li
         f"{inside} of {len(known)} rows ({inside / len(known):.0%}); with every study weighing alike, "
         f"{sum(by_study) / len(by_study):.0%}.",
         "",
-        "Constants: " + ", ".join(f"{name} {value_of(eff, name):.3g}" for name in NAMES),
-        f"; whole runs lose {math.expm1(median_loss(FACTS, eff)):.0%}.",
+        "Constants: " + ", ".join(f"{name} {value_of(eff, name):.3g}" for name in NAMES) + ".",
+        f"Whole runs lose {math.expm1(median_loss(FACTS, eff)):.0%}.",
         "",
         "Not here: runs in fp8 and mixtures of experts, which danlu does not estimate. Rows share hardware and authors, so they are "
         "fewer than they look. Facts marked recalled were not read again while this was made.",

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.base.contracts import DataCard, Progress, Scores
@@ -180,7 +181,7 @@ def show_tune(found: Mapping[str, Any]) -> None:
     for note in found["notes"]:
         print(f"Note: {one_line(note)}")
     print(one_line(found["verdict"]))
-    print(f"Run folder: {found['folder']}")
+    print(f"Report: {Path(found['folder'], 'report.html').resolve()}")
 
 
 def show_plan(run: Run) -> None:

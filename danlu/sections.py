@@ -79,6 +79,9 @@ class Train(Settings):
     a row), or "roll back" (to the last good checkpoint, past the batch)."""
     on_spike: Literal["warn", "skip", "roll back", "none"] = "warn"
     """A loss far above its recent range: "warn", "skip" the update, "roll back", or "none" (do not look)."""
+    on_alarm: Literal["warn", "stop", "none"] = "warn"
+    """What the signs of a broken run do (loss off its curve, repeated batches, missing gradients, labels shifted by one,
+    ...): "warn" says them, "stop" also ends training where the run is not worth going on with, "none" does not look."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the matrix products; weights and updates stay fp32. auto: bf16 where it measures faster."""
     compile: bool | Auto = "auto"

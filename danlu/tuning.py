@@ -21,6 +21,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.prediction import STEP_S
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
+from danlu.sections import Plan
 
 
 def tune(
@@ -51,6 +52,7 @@ def tune(
         request = stage_tune.Request(tuple(tries), **asked)
         run_in = partial(train.run_trial, made.recipe)
         result = stage_tune.tune(made.recipe, made.folder, request, partial(ready, made, progress), run_in, tell)
+        run_stage("report", made, progress)
         result["folder"] = str(made.path)
         if write is not None:
             winner = next(arm for arm in result["arms"] if arm["name"] == result["winner"])
@@ -79,7 +81,8 @@ def ready(made: Run, progress: Progress, settings: Mapping[str, Any]) -> tuple[R
         def timed(choices: Choices, n_steps: int, at_least_s: float = 0.0) -> list[float]:
             return [step_s] * max(1, n_steps)
 
-        plan.plan(recipe, folder, quiet, Lab(timed, partial(train.run_trial, recipe, folder)))
+        by_laws = recipe.model_copy(update={"plan": Plan(**recipe.plan.model_dump(mode="json") | {"budget": "prior"})})
+        plan.plan(by_laws, folder, quiet, Lab(timed, partial(train.run_trial, recipe, folder)))
     return folder, Choices.read(folder)
 
 

@@ -80,7 +80,11 @@ def small(words: list[str]) -> list[str]:
     for before, word in itertools.pairwise(words):
         is_run = re.fullmatch(r"RUN|runs/[\w.-]+", word) and before != "--out" and not Path(word).exists()
         out.append("runs/made" if is_run else word)
-    if words[:1] and words[0] in ("run", "prepare", "plan", "train", "check") and words[1:2][0].endswith(".toml"):
+    if (
+        words[:1]
+        and words[0] in ("run", "prepare", "plan", "train", "check", "tune")
+        and words[1:2][0].endswith(".toml")
+    ):
         out += [part for setting in SMALL for part in ("--set", setting)]
     return out
 

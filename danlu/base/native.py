@@ -117,6 +117,13 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and mallopt(-3, 1 << 30) == 1 and mallopt(-1, (1 << 31) - 1) == 1
 
 
+def give_freed_memory_back() -> None:
+    """Hand what was freed and kept back to the kernel (malloc_trim(3)); nothing where the C library has no such call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def load() -> ctypes.CDLL | None:
     """The library, or None where it cannot be had."""
     return build()[0]

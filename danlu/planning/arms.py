@@ -4,6 +4,7 @@ Each arm first finds its own learning rate (three rates a factor of 2 apart, mor
 in log rate, all on seed 0), so that arms are compared and not how well one rate fits them. Then every arm runs seeds 1, 2,
 3, ...: the same order of data, the same initial weights where shapes match, the same validation blocks. The test of
 planning/paired.py is looked at after every pair and ends in a winner with its effect, or in "no measurable difference".
+A loser may fit its rate once more, on fresh seeds, before it has lost.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from danlu.planning import paired
 from danlu.planning.choices import Choices
 from danlu.planning.trials import Outcome, Trial
 
-FACTOR, N_RATES, MOST_RATES = 2.0, 3, 6
+FACTOR, N_RATES, MOST_RATES = 2.0, 3, 8
 """Between neighbouring rates of a bracket; rates at first, and at most where the best one is at an end."""
+APPEAL_SEEDS, MOVED = (1_000_001, 1_000_002, 1_000_003), 0.25
+"""Seeds that the loser of a decided comparison fits its rate on once more; a shift in log2 of the rate that counts."""
 FUTILE, FUTILE_FROM = 0.05, 4
 """A comparison ends where the chance of still deciding it is below this, looked at from so many pairs."""
 Found = Literal["", "better", "worse", "no difference", "futile", "budget spent", "split too small", "diverged"]
@@ -100,6 +103,8 @@ class Standing:
     """How its comparison with the default ended."""
     level: float = paired.LEVEL
     """Error rate that it is tested at (Holm)."""
+    has_appealed: bool = False
+    """Whether its rate was fitted once more after it lost; False also where the budget did not pay for that."""
 
 
 @dataclass(frozen=True)
@@ -186,18 +191,31 @@ class Contest:
 
     def settle(self) -> None:
         """All of it."""
+        self.check_budget()
         for standing in self.standings:
             if not standing.arm.rate_is_given:
                 self.bracket(standing)
+                self.check_budget()
         if self.default.found:
             self.refuse_default(self.default.found)
         while self.open and self.pairs_left() >= 1:
-            seed = len(self.default.outcomes) + 1
+            n = len(self.default.outcomes) + 1
             for standing in [self.default, *self.open]:
-                standing.outcomes.append(self.trial(standing, seed))
+                standing.outcomes += [self.trial(standing, seed) for seed in range(len(standing.outcomes) + 1, n + 1)]
             self.judge()
         for standing in self.open:
             standing.found = "budget spent"
+
+    def check_budget(self) -> None:
+        """Refuse what cannot end in an answer, as soon as the price of a run is known."""
+        least = sum(paired.FIRST + (0 if s.arm.rate_is_given else N_RATES) for s in self.standings)
+        unit = self.budget.unit
+        price = self.budget.price(self.spent) if self.spent or unit == "runs" else 0.0
+        if least * price > self.budget.amount:
+            wanted = f"must pay for {paired.FIRST} pairs and {N_RATES} learning rates of each arm: {least} runs"
+            told = wanted + (f" of {price:.2g} s" if unit == "seconds" else "")
+            fix = f'write "{math.ceil(least * price * (2 if unit == "seconds" else 1))} {unit}" or a shorter --length'
+            raise UserError("--budget", told, got=f"{self.budget.amount:g} {unit}", fix=fix)
 
     def pairs_left(self) -> int:
         """Further pairs of every open arm that the budget and the test's horizon allow."""
@@ -205,8 +223,8 @@ class Contest:
         affordable = self.budget.left(self.spent) / max(1e-9, price * (1 + len(self.open)))
         return int(min(affordable, paired.HORIZON - len(self.default.outcomes)))
 
-    def bracket(self, standing: Standing) -> None:
-        """Give an arm the rate at the lowest point of a parabola through its best rates."""
+    def bracket(self, standing: Standing, seeds: Sequence[int] = (0,)) -> None:
+        """Give an arm the rate at the lowest point of a parabola through its best rates, by the mean over seeds."""
         arm = standing.arm
         lr = float(arm.choices.optimizer["lr"])
         losses: dict[int, float] = {}
@@ -214,7 +232,7 @@ class Contest:
         while steps:
             for step in steps:
                 standing.arm = with_rate(arm, lr * FACTOR**step)
-                losses[step] = self.trial(standing, seed=0).loss
+                losses[step] = mean(self.trial(standing, seed).loss for seed in seeds)
             steps = next_rates(losses)
         standing.rates = [(lr * FACTOR**step, losses[step]) for step in sorted(losses)]
         if not any(math.isfinite(loss) for loss in losses.values()):
@@ -223,10 +241,11 @@ class Contest:
 
     def judge(self) -> None:
         """Look at every open comparison."""
-        if self.default.outcomes[-1].diverged:
-            self.refuse_default(self.default.outcomes[-1].diverged)
+        for outcome in self.default.outcomes:
+            if outcome.diverged:
+                self.refuse_default(outcome.diverged)
         for standing in self.open:
-            if standing.outcomes[-1].diverged:
+            if any(outcome.diverged for outcome in standing.outcomes):
                 standing.found = "diverged"
         if len(self.default.outcomes) < paired.FIRST:
             return
@@ -236,9 +255,29 @@ class Contest:
         n_most = len(self.default.outcomes) + self.pairs_left()
         for standing in self.open:
             standing.level = levels[standing.arm.name]
-            standing.found = verdict(
-                compared(self.default, standing, self.yardstick), self.differences(standing), n_most
-            )
+            found = compared(self.default, standing, self.yardstick)
+            standing.found = verdict(found, self.differences(standing), n_most)
+            if standing.found in ("better", "worse"):
+                self.appeal(standing)
+
+    def appeal(self, standing: Standing) -> None:
+        """A decided comparison is about the arms only if the loser's rate suits it, and one seed may have misled its
+        bracket: it is fitted once more, on fresh seeds. Where that moves the rate, the loser's pairs are run anew and the
+        comparison is open again, which can only make false winners rarer."""
+        loser = standing if standing.found == "worse" else self.default
+        n, lr = len(loser.outcomes), loser.arm.choices.optimizer["lr"]
+        price = self.budget.price(self.spent) * (N_RATES * len(APPEAL_SEEDS) + n)
+        if loser.arm.rate_is_given or loser.has_appealed or self.budget.left(self.spent) < price:
+            return
+        loser.has_appealed = True
+        self.bracket(loser, APPEAL_SEEDS)
+        if abs(math.log2(loser.arm.choices.optimizer["lr"] / lr)) <= MOVED:
+            loser.arm = with_rate(loser.arm, lr)
+            return
+        loser.outcomes = [self.trial(loser, seed) for seed in range(1, n + 1)]
+        for other in self.others if loser is self.default else [standing]:
+            if other is standing or other.found == "better":
+                other.found = ""
 
     def refuse_default(self, why: str) -> None:
         """Nothing can be compared with a training that diverges."""

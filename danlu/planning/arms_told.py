@@ -74,6 +74,24 @@ def of_comparison(contest: Contest, standing: Standing) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def edges(contest: Contest) -> list[str]:
+    """A note for each arm whose best rate lies at an end of its bracket."""
+    notes = []
+    for standing in contest.standings:
+        tried = sorted(standing.rates)
+        if tried and min(tried, key=lambda point: point[1]) in (tried[0], tried[-1]):
+            notes.append(
+                f"{standing.arm.name}: its best learning rate lies at an end of those tried ({tried[0][0]:.3g} to "
+                f"{tried[-1][0]:.3g}), so it may do better at another: set optimizer.lr, or a longer --length."
+            )
+        loser = standing if standing.found == "worse" else contest.default
+        if standing.found in ("better", "worse") and not loser.has_appealed and not loser.arm.rate_is_given:
+            notes.append(
+                f"{loser.arm.name} lost at a rate that was fitted on one seed; a larger --budget would fit it once more."
+            )
+    return notes
+
+
 def finite(value: float) -> float | None:
     """JSON has no infinity."""
     return value if abs(value) < float("inf") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class Draft:
     decisions: list[Decision] = field(default_factory=list)
     timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     predictions: list[Prediction] = field(default_factory=list)
+    look_s: float | None = None
+    """Seconds of a look at the validation split, where one was rehearsed."""
     fit: str = ""
     """What memory asked of the micro-batch, if anything."""
     began: float = field(default_factory=time.perf_counter)
@@ -84,6 +86,11 @@ class Draft:
             self.expected_steps(choices),
             unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
         ]
+
+    def expect_loss(self, found: Sequence[Prediction]) -> None:
+        """What earlier runs say of the end, in the place of "don't know"."""
+        names = {prediction.name for prediction in found}
+        self.predictions = [p for p in self.predictions if p.name not in names] + list(found)
 
     def expected_steps(self, choices: Choices) -> Prediction:
         """Updates: certain, or never more than planned and fewer where a machine that slows down meets the time limit."""

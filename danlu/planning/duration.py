@@ -18,7 +18,7 @@ from danlu.planning.footprint import Rehearsal, spread
 
 MODEL_SD = 0.03
 """Of a quiet machine: error of the sum itself (benchmarks/planning_hardware.md)."""
-BUSY_SD = 0.3
+BUSY_SD = 0.4
 """Of a machine that others use wholly; in proportion to their share."""
 BEST_SHARE = 0.7
 """Of the looks during a run, how many find a new best and so save a checkpoint: losses fall, with noise at the end."""
@@ -34,16 +34,18 @@ class Duration:
     looks: float
     checkpoints: float
     closing: float
+    forks: float
+    """Copies that are cooled down and looked at before and after (the whole split's look at the end is not counted)."""
     factor: float
     """One standard deviation of the whole, as a factor."""
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.startup + self.steps + self.watching + self.looks + self.checkpoints + self.closing
+        return self.startup + self.steps + self.watching + self.looks + self.checkpoints + self.closing + self.forks
 
     def __str__(self) -> str:
-        parts = ("startup", "steps", "watching", "looks", "checkpoints", "closing")
+        parts = ("startup", "steps", "watching", "looks", "checkpoints", "closing", "forks")
         return ", ".join(f"{name} {getattr(self, name):.3g} s" for name in parts)
 
 
@@ -54,6 +56,7 @@ def whole_run(choices: Choices, found: Rehearsal, n_cores: int) -> Duration:
     n_looks = 0 if every is None else n // every + (n % every > 0)
     saves = choices.save_every_s is not None or choices.save_every_steps is not None
     steps_s = found.first_s + (n - 1) * step_s
+    forks_s = sum(cool for _, cool in choices.forks) * step_s + (2 * len(choices.forks)) * found.look_s
     n_saves = BEST_SHARE * n_looks if saves else 0.0
     if choices.save_every_steps:
         n_saves += n / choices.save_every_steps
@@ -65,7 +68,7 @@ def whole_run(choices: Choices, found: Rehearsal, n_cores: int) -> Duration:
     factor = math.exp(math.sqrt(MODEL_SD**2 + spread(found.steps) ** 2 + busy_sd**2))
     return Duration(
         found.startup_s, steps_s, n_watched * found.watch_s, n_looks * found.look_s, n_saves * (found.stall_s + beside_s),
-        found.closing_s, factor,
+        found.closing_s, forks_s, factor,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ formula, was below 80% ran out; a measured bound needs less room.)"""
 FIRST_S = 0.1
 """Seconds of steps that a whole rehearsal times at least."""
 N_FIRST = 3
-MEMORY_SD = 1.03
+MEMORY_SD = 1.04
 """One standard deviation of a measured peak, as a factor (benchmarks/planning_hardware.md)."""
 SHAPING = ("device", "threads", "precision", "operations", "attention", "compile", "recompute", "batch", "ema")
 """What two layouts must share to lie on one line of memory, beside the model."""
@@ -128,7 +128,7 @@ class Bench:
         extra = max(0, other.peak_bytes - other.steps_bytes)
         return replace(
             own, watch_s=other.watch_s, look_s=other.look_s, stall_s=other.stall_s, closing_s=other.closing_s,
-            peak_bytes=max(own.steps_bytes + extra, other.peak_bytes),
+            peak_bytes=max(own.steps_bytes + extra, other.peak_bytes), state_bytes=other.state_bytes,
         )  # fmt: skip
 
 
@@ -163,10 +163,10 @@ def expected(choices: Choices, bench: Bench, n_cores: int) -> Iterator[Predictio
     yield predict(
         TRAIN_S, duration.total, "s", f"{duration}; each part as rehearsed{busy}", origin, factor=duration.factor
     )
-    peak = found.process_bytes(found.own_bytes, choices.n_steps * choices.batch)
-    top = found.process_bytes(
-        upper(found.own_bytes, FAR_SLACK if not found.closing_s else SLACK), choices.n_steps * choices.batch
-    )
+    n_samples = choices.n_steps * choices.batch
+    own = found.own_bytes + (found.state_bytes if choices.forks else 0)
+    peak = found.process_bytes(own, n_samples)
+    top = found.process_bytes(upper(own, SLACK if found.closing_s else FAR_SLACK), n_samples)
     told = f"peak of a rehearsal of {1 + n} steps, a look and a checkpoint; at most {top / 1e6:,.0f} MB is expected"
     factor = max(MEMORY_SD, exp(log(top / peak) / 2))
     yield predict(PEAK_BYTES, peak, "bytes", told, "rehearsal", factor=factor)

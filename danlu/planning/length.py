@@ -31,6 +31,8 @@ DROP_SHARE, FLOOR = 0.22, 0.015
 and never less than the floor."""
 EARLIER_SD, LEAD_SHARE = 0.012, 0.35
 """The same where earlier runs say where it ends, to which this share of the lead over them is added."""
+AT_PLAN_SD = 0.02
+"""The same at plan time, when nothing of the run is known."""
 EARLIER_SPREAD = 0.05
 """Spread of the leads among earlier runs, in log loss, at which half of the lead that their ends say lasts is believed."""
 ALIKE = 0.3
@@ -182,6 +184,19 @@ def from_earlier(now: float, earlier: Sequence[Earlier]) -> tuple[float, float]:
     rest = dy - slope * dx
     scatter = math.sqrt(float(rest @ rest) / max(1, len(rest) - 1)) if len(rest) > 1 else EARLIER_SD
     return float(y.mean()) + slope * lead, math.hypot(max(scatter, EARLIER_SD), LEAD_SHARE * lead)
+
+
+def expected_at_plan(earlier: Sequence[Earlier]) -> list[Prediction]:
+    """Before the run, from where runs of the same model on the same data ended: their geometric mean, with the spread of a
+    further one (standard deviation times sqrt(1 + 1/n), at least AT_PLAN_SD). Nothing without any."""
+    if not earlier:
+        return []
+    ends = np.array([run.end for run in earlier])
+    scatter = float(ends.std(ddof=1)) if len(ends) > 1 else 0.0
+    factor = math.exp(max(AT_PLAN_SD, scatter) * math.sqrt(1 + 1 / len(ends)))
+    why = f"{len(ends)} earlier run{'s' * (len(ends) > 1)} of the same model, data and length ended there"
+    value = math.exp(float(ends.mean()))
+    return [predict(n, value, UNIT, why, "earlier runs", factor=factor) for n in (FINAL_LOSS, VALIDATION_LOSS)]
 
 
 def whole_ratio(seen: Seen) -> float:

@@ -31,11 +31,11 @@ def guess(setting: str, value: Any, why: str, low: float | None = None, high: fl
 
 
 def batch(n_samples: int, n_seen: float = math.inf) -> Decision:
-    """train.batch: about a hundredth of the training split, a power of two from 16 to 256; smaller, down to 4, where the run
+    """train.batch: about a hundredth of the training split, a power of two from 16 to 256; smaller where the run
     sees so few samples that it would have fewer than MIN_UPDATES."""
     value = 2 ** min(8, max(4, round(math.log2(max(1.0, n_samples / 100)))))
     if n_seen < MIN_UPDATES * value:
-        value = 2 ** max(2, round(math.log2(max(1.0, n_seen / MIN_UPDATES))))
+        value = 2 ** max(4, round(math.log2(max(1.0, n_seen / MIN_UPDATES))))
     value = min(value, max(1, n_samples))
     why = f"about a hundredth of {n_samples:,} samples, from 16 to 256, in about {MIN_UPDATES} updates at least"
     return guess("train.batch", value, why, value / 4, value * 4)

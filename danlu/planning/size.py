@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danlu.base.units import short_count
+from danlu.planning.distributions import t_quantile
 from danlu.planning.ledger import Decision
-from danlu.planning.prediction import VALIDATION_LOSS, Prediction, predict, unknown
+from danlu.planning.prediction import VALIDATION_LOSS, Z80, Prediction, predict, unknown
 
 Values = NDArray[np.float64]
 PRIOR_A, PRIOR_B, PRIOR_SD = 0.348, 0.366, 0.5
@@ -93,7 +94,7 @@ class Surface:
     weights: Values
     """(pairs,): posterior, summing to 1."""
     noise: float
-    """Relative standard deviation of one run about the surface."""
+    """Relative standard deviation of one run about the surface, widened as Student's t for the runs there are."""
 
     @cached_property
     def center(self) -> tuple[float, float]:
@@ -153,8 +154,8 @@ def fit(ladder: Sequence[Rung]) -> Surface:
     y = np.array([r.loss for r in runs])
     pairs = [(a, b) for a in EXPONENTS for b in EXPONENTS]
     coefficients, errors = robust(np.stack([design(runs, a, b) for a, b in pairs]) / y[:, None])
-    free = max(1.0, len(runs) - 4.0)
-    noise = max(LEAST_NOISE, math.sqrt(float(errors.min()) / free))
+    free = max(1, len(runs) - 5)
+    noise = max(LEAST_NOISE, t_quantile(0.9, free) / Z80 * math.sqrt(float(errors.min()) / free))
     prior = np.array([(math.log(a / PRIOR_A) ** 2 + math.log(b / PRIOR_B) ** 2) / PRIOR_SD**2 for a, b in pairs])
     score = -0.5 * (errors / noise**2 + prior)
     weights = np.exp(score - score.max())

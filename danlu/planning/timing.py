@@ -126,7 +126,7 @@ def fitted(draft: Draft, choices: Choices, bench: Bench | None) -> Choices:
         return choices
     train = draft.recipe.train
     choices, why = bench.fitted(choices, train.micro_batch == "auto", train.recompute == "auto")
-    draft.fit = why
+    draft.fit, draft.look_s = why, bench.of(choices, is_whole=True).look_s or None
     if choices.recompute and train.recompute == "auto":
         draft.derive("train.recompute", True, why, "measured")
     return choices

@@ -27,6 +27,7 @@ from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
 from danlu.stages.plan_samples import plan_samples
+from danlu.training.earlier import expected_loss
 
 USABLE = 0.92
 """Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
@@ -59,6 +60,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     choices = settle_length(draft, choices, step_s)
     choices = settle_rates(draft, shape, choices, step_s, lab)
     expect(draft, shape, choices, step_s, lab.bench)
+    draft.expect_loss(expected_loss(recipe, run, choices, card))
     write_plan(run, draft.plan(choices, facts(draft, shape, choices, step_s)))
     progress("written", 4, 4)
     return choices
@@ -92,12 +94,8 @@ def resolve_shape(draft: Draft) -> DecoderShape:
 def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
     """Steps of the run, and how often it looks, measures and saves."""
     recipe, every = draft.recipe, draft.recipe.evaluate.every
-    look_s = (
-        FORWARD_SHARE
-        * step_s
-        * min(recipe.evaluate.during_tokens, draft.n_validation)
-        / (choices.batch * draft.context)
-    )
+    n_looked = min(recipe.evaluate.during_tokens, draft.n_validation)
+    look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / (choices.batch * draft.context)
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount

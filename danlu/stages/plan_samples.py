@@ -26,6 +26,7 @@ from danlu.planning.prediction import PEAK_BYTES, unknown
 from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, fitted, smaller, time_dial
 from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
+from danlu.training.earlier import expected_loss
 
 USABLE = 0.95
 """Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
@@ -97,6 +98,7 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     else:
         draft.expect_time(choices, step_s)
         draft.predictions.append(unknown(PEAK_BYTES, "bytes", "memory of activations was not measured"))
+    draft.expect_loss(expected_loss(recipe, run, choices, card))
     facts = {
         "n_parameters": n_parameters,
         "n_samples": choices.n_steps * choices.batch,
@@ -153,7 +155,7 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
     """Steps of the run, and how often it looks, measures and saves."""
     recipe, every = draft.recipe, draft.recipe.evaluate.every
     n_looked = min(recipe.evaluate.during_samples, draft.n_validation)
-    look_s = FORWARD_SHARE * step_s * n_looked / choices.batch
+    look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / choices.batch
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount

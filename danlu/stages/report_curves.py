@@ -25,6 +25,7 @@ SIGNALS = ("grad_norm", "update_ratio", "dead_frac")
 N_EVEN, N_GEOMETRIC, N_COLUMNS, N_VALIDATIONS, N_EVENTS = 700, 250, 160, 600, 200
 """Most buckets by each spacing, heat-map columns, validation points and events that the page shows."""
 TROUBLE = (
+    "alarm",
     "spike",
     "skip",
     "not finite",

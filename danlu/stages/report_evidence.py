@@ -16,6 +16,7 @@ from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, read_json
 from danlu.base.settings import Chosen, Settings
 from danlu.base.settings import meanings as docstrings
+from danlu.stages.report_arms import TuneRecord
 from danlu.stages.report_curves import Training, read_training
 
 Part = TypeVar("Part")
@@ -164,6 +165,7 @@ class Evidence:
     scores: Scores | None = None
     scorecard: ScorecardRecord | None = None
     forecast: ForecastRecord | None = None
+    tune: TuneRecord | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -236,6 +238,7 @@ def gather(run: RunFolder) -> Evidence:
     evidence.scores = part(evidence, run.evaluate / "scores.json", TypeAdapter(Scores))
     evidence.scorecard = part(evidence, run.evaluate / "scorecard.json", TypeAdapter(ScorecardRecord))
     evidence.forecast = part(evidence, run.train / "forecast.json", TypeAdapter(ForecastRecord))
+    evidence.tune = part(evidence, run.path / "tune" / "result.json", TypeAdapter(TuneRecord))
     evidence.training = read_training(run.train / "metrics.jsonl")
     evidence.environment = environment(raw_plan, raw_manifest)
     return evidence

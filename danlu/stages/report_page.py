@@ -9,6 +9,8 @@ from typing import Any
 
 from danlu.base.contracts import Metric
 from danlu.base.units import short_count
+from danlu.stages.report_alarm import alarm
+from danlu.stages.report_arms import which_of_these
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
@@ -54,12 +56,14 @@ def body(evidence: Evidence) -> Html:
     sections: list[tuple[str, str, Callable[[Evidence], Html | None]]] = [
         ("scorecard", "Predicted and measured", scorecard),
         ("learning", "Learning", learning),
+        ("alarm", "Alarm", alarm),
         ("layers", "Inside the model", layers),
         ("time", "Where the time went", time_spent),
         ("samples", "Samples", samples),
         ("looked", "A closer look", panels),
         ("data", "Data", data),
         ("decisions", "How each number was found", decisions),
+        ("arms", "Which of these?", lambda found: which_of_these(found.tune) if found.tune else None),
         ("events", "Events", events),
         ("settings", "Settings", settings),
         ("environment", "Environment", environment),

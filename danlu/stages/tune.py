@@ -24,14 +24,14 @@ from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_json
 from danlu.base.toml import parse_set, parse_word, put, toml_value
 from danlu.base.units import parse_length
 from danlu.build import is_samples
-from danlu.planning.arms import N_RATES, Arm, Budget, Contest, Yardstick
-from danlu.planning.arms_told import concluded
+from danlu.planning.arms import Arm, Budget, Contest, Yardstick
+from danlu.planning.arms_told import concluded, edges
 from danlu.planning.choices import Choices
-from danlu.planning.paired import FIRST
 from danlu.planning.prediction import STEP_S
 from danlu.planning.trials import Look, Outcome, Trial
 from danlu.recipe import SYNONYMS, Recipe
 from danlu.stages.report_evidence import lower_is_better
+from danlu.stages.tune_data import judge_alike
 from danlu.training.trial import varied
 
 FORMAT = 1
@@ -81,10 +81,10 @@ def tune(
     arms = []
     for name, own in settings.items():
         folders[name], choices = ready(own)
+        judge_alike(recipe, run, varied(recipe, own), folders[name], name, yardstick.name)
         chosen = {"n_steps": n_steps, "model": choices.model, "optimizer": choices.optimizer, "ema": choices.ema}
         is_given = recipe.optimizer.lr != "auto" or "optimizer.lr" in own  # type: ignore[attr-defined]
         arms.append(Arm(name, own, base.model_copy(update=chosen), is_given))
-    check_budget(budget, arms, request.budget)
     for arm in arms:
         varied(recipe, arm.settings).schedule.lr_at(0, n_steps, 1.0)  # type: ignore[attr-defined]  # refuses what does not fit
     record = Record(recipe, run)
@@ -224,17 +224,9 @@ def parse_budget(text: str) -> Budget:
     return Budget(found.amount, "seconds")
 
 
-def check_budget(budget: Budget, arms: Sequence[Arm], given: str) -> None:
-    """Refuse what cannot end in an answer."""
-    least = sum(FIRST + (0 if arm.rate_is_given else N_RATES) for arm in arms)
-    if budget.unit == "runs" and budget.amount < least:
-        wanted = f"must pay for at least {least} runs: {FIRST} pairs and {N_RATES} learning rates for each arm"
-        raise UserError("--budget", wanted, got=given, fix=f'write "{least} runs" or more')
-
-
 def notes_of(recipe: Recipe, contest: Contest) -> list[str]:
     """What a reader should know."""
-    notes = []
+    notes = edges(contest)
     if recipe.optimizer.lr != "auto":  # type: ignore[attr-defined]
         notes.append(
             f"optimizer.lr = {recipe.optimizer.lr:g} is given, so all arms train at it; with "  # type: ignore[attr-defined]

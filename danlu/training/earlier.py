@@ -8,6 +8,8 @@ from danlu.base.contracts import DataCard
 from danlu.base.errors import DanluError
 from danlu.base.runfolder import MetricsLog, RunFolder, read_json
 from danlu.planning.choices import Choices
+from danlu.planning.length import expected_at_plan
+from danlu.planning.prediction import Prediction
 from danlu.planning.seen import Earlier
 from danlu.recipe import Recipe
 
@@ -15,6 +17,9 @@ MOST = 50
 """Folders that are looked into."""
 AS_LONG = 1.3
 """An earlier run counts when it was at most so many times as long, or as short, in samples."""
+
+KNOWN_SHARE = 0.5
+"""Share of its length at which every run has looked."""
 
 
 def earlier_runs(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard, share: float) -> Iterator[Earlier]:
@@ -30,6 +35,11 @@ def earlier_runs(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCar
             continue
         if found is not None:
             yield found
+
+
+def expected_loss(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) -> list[Prediction]:
+    """What they say before this run begins; nothing without any."""
+    return expected_at_plan(list(earlier_runs(recipe, run, choices, card, KNOWN_SHARE)))
 
 
 def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: DataCard, share: float) -> Earlier | None:

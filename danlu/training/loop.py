@@ -24,15 +24,17 @@ from danlu.parallel.checkpoint import CheckpointWriter, load_newest
 from danlu.parallel.mesh import Alone
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
+from danlu.training.alarm import Alarm
 from danlu.training.fork import Forked, ForkLog, TrainStep, predict, whole_look
 from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
-from danlu.training.signals import Watch, trouble
+from danlu.training.signals import Watch
 from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
 from danlu.training.update import Clock, Parts
 from danlu.training.usage import Usage
 from danlu.training.validation import open_validation
+from danlu.trust.findings import Finding
 
 
 class Loop:
@@ -49,6 +51,8 @@ class Loop:
         self.state = State(Guard(recipe.train.on_nonfinite, recipe.train.on_spike), Stopper.of(recipe.train))
         self.loader = open_loader(recipe, run, self.card, self.choices)
         self.validation = open_validation(recipe, run, self.card, self.choices)
+        watching = recipe.train.on_alarm != "none"
+        self.alarm = Alarm(recipe, run, self.card, self.choices, self.loader, self.state.alarm) if watching else None
         self.metrics = MetricsLog(run.train / "metrics.jsonl")
         self.samples = SampleLog(run.train / "sample_ids.bin", self.choices.batch)
         self.forks = ForkLog(run, self.choices)
@@ -59,6 +63,7 @@ class Loop:
         """Seconds that the last checkpoint held training up."""
         self.verdict: Verdict = "update"
         self.meter: NoiseMeter | None = None
+        self.watching: Watch | None = None
         self.ids = np.empty(0, np.int64)
         if not self.resume():
             self.events += start_from(self.parts.model, recipe.train.start_from, run.data)
@@ -93,6 +98,8 @@ class Loop:
         self.events += said
         self.metrics.truncate_after(self.state.position.step)
         self.samples.truncate_after(self.state.position.step)
+        if saved is not None and self.alarm is not None:
+            self.alarm.sightings.catch_up(self.state.position.step)
         self.forks.truncate_after(self.state.position.step)
         return saved is not None
 
@@ -102,15 +109,27 @@ class Loop:
         self.samples.sync()
 
     def batches(self) -> list[Batch]:
-        """The micro-batches of the coming step."""
-        return self.batches_at(self.state.position.step)
+        """The micro-batches of the coming step, which the alarm sees too."""
+        batches = self.read(self.state.position.step)
+        if self.alarm is not None:
+            self.alarm.see(self.state.position.step, batches)
+        return [batch.to(self.device) for batch in batches]
 
     def batches_at(self, step: int) -> list[Batch]:
-        """The micro-batches after `step` completed updates; also seeds dropout from (seed, step)."""
+        """The micro-batches after `step` completed updates, on the device."""
+        return [batch.to(self.device) for batch in self.read(step)]
+
+    def read(self, step: int) -> list[Batch]:
+        """The same before they go to the device; also seeds dropout."""
+        self.reseed(step)
+        step += self.state.position.batch_offset
+        self.ids = self.loader.ids_at(step)
+        return self.loader.micro_batches(step, self.choices.micro_batch)
+
+    def reseed(self, step: int) -> None:
+        """Dropout after `step` completed updates is drawn from (seed, step)."""
         step += self.state.position.batch_offset
         seed_generators((self.recipe.seed * 1_000_003 + step) % 2**63, self.device)
-        self.ids = self.loader.ids_at(step)
-        return [batch.to(self.device) for batch in self.loader.micro_batches(step, self.choices.micro_batch)]
 
     def fork(self, train_step: TrainStep, stopped: Callable[[], bool]) -> None:
         """Cool a copy down where that is planned (training/fork.py); after the last one the run's end is predicted."""
@@ -136,10 +155,12 @@ class Loop:
 
     def watch(self) -> Watch | None:
         """The watch over the coming step, when it is its turn; with more than one micro-batch also of gradient noise."""
+        if self.alarm is not None and self.alarm.before(self.parts.model, self.state.position.step):
+            self.reseed(self.state.position.step)
         every = self.choices.signals_every
         if every is None or (self.state.position.step and (self.state.position.step + 1) % every):
             return None
-        watch = Watch(self.parts.model)
+        self.watching = watch = Watch(self.parts.model, with_inputs=not self.choices.compile)
         watch.before()
         if self.choices.micro_batch < self.choices.batch:
             self.meter = NoiseMeter(self.parts, len(self.loader))
@@ -151,6 +172,8 @@ class Loop:
         step = self.state.position.step + 1
         self.verdict, said = self.state.guard.judge(step, loss, grad_norm, [int(i) for i in self.ids])
         self.events += [said] if said else []
+        if self.watching is not None and self.alarm is not None and self.alarm.wants_gain():
+            self.watching.keep_gradients()
         return self.verdict
 
     def after(
@@ -162,13 +185,13 @@ class Loop:
         watch: Watch | None,
     ) -> StepReport:
         """Everything after an update: count, measure, evaluate, log, save, decide whether to go on."""
-        meter, self.meter, self.parts.after_backward = self.meter, None, None
+        meter, self.meter, self.parts.after_backward, self.watching = self.meter, None, None, None
         if self.verdict in ("stop", "roll back"):
             return self.turn_back(loss, norms, n_targets, clock)
         position, lr = self.state.position, self.lr()
-        position.step += 1
         layers = watch.after(norms) if watch else None
-        self.events += trouble(layers, position.step) if layers else []
+        findings = self.sound_alarm(loss, norms, watch)
+        position.step += 1
         if self.average is not None and self.verdict == "update":
             self.average.update(position.step)
         clock.mark("other")
@@ -185,7 +208,22 @@ class Loop:
         self.events = []
         self.log(report)
         self.save_when_due(is_best)
+        if self.recipe.train.on_alarm == "stop" and (bad := [f for f in findings if f.severity == "stop"]):
+            self.save_now()
+            raise GateError(
+                f"Training was stopped by an {bad[0].sentence} The state is saved in {self.run.checkpoints}."
+            )
         return report
+
+    def sound_alarm(self, loss: float, norms: dict[str, float], watch: Watch | None) -> list[Finding]:
+        """What seems wrong after the update, told among the step's events."""
+        if self.alarm is None or self.verdict != "update":
+            return []
+        findings = self.alarm.after(
+            self.parts, loss, self.lr(), norms, watch, lambda: self.reseed(self.state.position.step)
+        )
+        self.events += [finding.sentence for finding in findings]
+        return findings
 
     def log(self, report: StepReport) -> None:
         """One row a step in metrics.jsonl and sample_ids.bin. A full disk is said once and does not stop training."""
@@ -211,6 +249,8 @@ class Loop:
             self.average.swap()
         is_best, stop = self.state.stopper.see(step, scores["loss"])
         self.state.position.finished = stop
+        if self.alarm is not None and self.average is None:
+            self.alarm.validated(step, scores["loss"])
         clock.mark("evaluate")
         return scores, is_best
 

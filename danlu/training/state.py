@@ -17,6 +17,7 @@ from danlu.base.contracts import Optimizer
 from danlu.base.errors import UserError
 from danlu.parallel.checkpoint import Snapshot
 from danlu.training.guards import Guard, Stopper
+from danlu.trust.diagnose import Diagnosis
 
 
 @dataclass
@@ -44,6 +45,7 @@ class State:
     guard: Guard
     stopper: Stopper
     position: Position = field(default_factory=Position)
+    alarm: Diagnosis = field(default_factory=Diagnosis)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""
@@ -51,9 +53,14 @@ class State:
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Take over what changes; settings (patience, policies) stay the recipe's."""
-        keep = {"guard": ("on_nonfinite", "on_spike"), "stopper": ("patience", "target", "plateau"), "position": ()}
+        keep = {
+            "guard": ("on_nonfinite", "on_spike"),
+            "stopper": ("patience", "target", "plateau"),
+            "position": (),
+            "alarm": (),
+        }
         for part, fixed in keep.items():
-            values = {k: v for k, v in saved[part].items() if k not in fixed}
+            values = {k: v for k, v in saved.get(part, {}).items() if k not in fixed}
             if part == "stopper" and values.get("best") is None:
                 values["best"] = float("inf")
             for name, value in values.items():

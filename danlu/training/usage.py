@@ -1,18 +1,20 @@
 """What a training uses: seconds and peak memory over all its processes, for the scorecard. Kept in train/usage.json.
 
 Every checkpoint carries the counts so far, so a resume adds to them. Memory is the most that the process held since
-training opened (Linux: VmHWM of /proc/self/status after a reset; what earlier stages left in the same process counts, as
-it does for the machine), and on a GPU the most that PyTorch's allocator gave out there.
+training opened (Linux: VmHWM of /proc/self/status after a reset; what earlier stages still hold in the same process counts,
+as it does for the machine), and on a GPU the most that PyTorch's allocator gave out there.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from danlu.base import native
 from danlu.base.runfolder import RunFolder, write_json
 from danlu.training.state import Position
 
@@ -60,10 +62,12 @@ class Usage:
 
 
 def reset_peak(device: torch.device) -> bool:
-    """Forget the peak so far; False where the system cannot."""
+    """Forget the peak so far, and what earlier work left freed but not handed back; False where the system cannot."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
+    gc.collect()
+    native.give_freed_memory_back()
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
     except OSError:

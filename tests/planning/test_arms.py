@@ -8,7 +8,7 @@ import pytest
 from danlu.base.errors import UserError
 from danlu.planning import paired
 from danlu.planning.arms import Arm, Budget, Contest, Yardstick
-from danlu.planning.arms_told import concluded
+from danlu.planning.arms_told import concluded, edges
 from danlu.planning.choices import Choices
 from danlu.planning.trials import Look, Outcome
 
@@ -89,6 +89,10 @@ def test_each_arm_finds_its_own_rate():
     found, _ = settled([arm("a", best=0.013), arm("b", best=0.06), arm("c", best=0.0012)], World(own=0, shared=0))
     assert [a["lr"] for a in found["arms"]] == pytest.approx([0.013, 0.06, 0.0012], rel=1e-6)
     assert [len(a["bracket"]) for a in found["arms"]] == [3, 6, 6]
+    contest = Contest([arm("a", best=100.0)], Yardstick(), Budget(60, "runs"), World(own=0, shared=0), lambda *_: None)
+    contest.settle()
+    assert len(contest.default.rates) == 8
+    assert "at an end of those tried (0.005 to 0.64)" in edges(contest)[0]
 
 
 def test_a_rate_that_diverges_is_left_and_one_that_is_given_is_kept():
@@ -117,6 +121,29 @@ def test_several_arms_the_best_of_the_measurably_better_wins():
     assert kinds["c"] in ("futile", "budget spent")
     levels = sorted(row["level"] for row in found["comparisons"])
     assert levels[0] == pytest.approx(0.05 / 3)
+
+
+class Misled(World):
+    """Seed 0 makes arm b's bracket stop far below its best rate, at which the arms are equal."""
+
+    def __call__(self, arm, trial):
+        outcome = super().__call__(arm, trial)
+        fooled = arm.name == "b" and trial.seed == 0 and trial.choices.optimizer["lr"] < 0.006
+        if not fooled:
+            return outcome
+        return Outcome((), (), (Look(50, 1.0, (), {}),), 1.0, 0.1)
+
+
+def test_the_loser_may_fit_its_rate_once_more():
+    arms = [arm("a"), arm("b", best=0.02)]
+    found, world = settled(arms, Misled(), Budget(90, "runs"))
+    assert not found["is_measurable"]
+    assert found["arms"][1]["lr"] == pytest.approx(0.02, rel=0.1)
+    asked = [seed for name, seed, _ in world.asked if name == "b"]
+    assert asked.count(1_000_001) >= 3
+    assert asked.count(1) == 2
+    found, _ = settled(arms, Misled(), Budget(17, "runs"))
+    assert found["comparisons"][0]["found"] == "worse"  # and the result says that the rate was fitted on one seed only
 
 
 def test_the_very_same_numbers_are_no_difference():

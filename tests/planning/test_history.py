@@ -27,8 +27,9 @@ def test_a_line_a_run_and_only_of_this_machine():
 def test_a_run_scored_again_counts_once():
     append("a", HERE, [CASE])
     later = Case("train_s", "timing", 0.3, 0.2, 1.5, 1.0)
+    append("b", HERE, [CASE])
     append("a", HERE, [later])
-    assert read(HERE) == [later]
+    assert read(HERE) == [CASE, later]  # the newest last
 
 
 def test_a_torn_line_costs_only_itself():

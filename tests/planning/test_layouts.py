@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_cut_and_the_batch_stays():
 def test_blocks_are_recomputed_only_where_no_micro_batch_fits():
     bench = Bench(Machine(50 * MB, 200 * MB), 200 * MB)
     found, why = bench.fitted(choices(), may_recompute=True)
-    assert (found.micro_batch, found.recompute) == (2, True)
+    assert (found.micro_batch, found.recompute) == (1, True)
     assert "recomputed" in why
     with pytest.raises(UserError, match="does not fit"):
         Bench(Machine(50 * MB, 200 * MB), 200 * MB).fitted(choices())

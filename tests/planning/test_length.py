@@ -8,7 +8,7 @@ import pytest
 from danlu.optim import SCHEDULES
 from danlu.planning import ensemble, length
 from danlu.planning.forks import forks_until
-from danlu.planning.length import forecast, forecast_at_plan, from_earlier
+from danlu.planning.length import expected_at_plan, forecast, forecast_at_plan, from_earlier
 from danlu.planning.seen import Earlier, ForkSeen, Seen
 from danlu.planning.worth import Lengths
 
@@ -150,3 +150,15 @@ def test_at_plan_time_proxies_carry_it_with_a_wide_interval():
     assert math.log(found.high80 / found.low80) > 0.05
     assert not forecast_at_plan(proxies[:1], N).is_known
     assert not forecast_at_plan([(300, 9.0), (600, 4.0)], N).is_known
+
+
+def test_before_the_run_earlier_runs_give_their_mean_and_spread():
+    assert expected_at_plan([]) == []
+    runs = [Earlier(str(i), 0.0, end) for i, end in enumerate((0.9, 1.0, 1.1))]
+    final, last = expected_at_plan(runs)
+    assert (final.name, last.name) == ("final_loss", "validation_loss")
+    assert final.value == pytest.approx(math.e)
+    assert math.log(final.high80 / final.value) == pytest.approx(1.2816 * 0.1 * math.sqrt(4 / 3), rel=1e-3)
+    assert math.log(expected_at_plan(runs[:1])[0].high95 / math.exp(0.9)) == pytest.approx(
+        1.96 * 0.02 * math.sqrt(2), rel=1e-3
+    )

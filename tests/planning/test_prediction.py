@@ -39,7 +39,7 @@ def test_each_side_has_its_own_width():
     made = Prediction("loss", 2.0, "nats", 1.9, 2.4, 1.8, 2.8, "why", "m")
     assert made.miss(2.4, 80) == pytest.approx(1.0)
     assert made.miss(1.9, 80) == pytest.approx(-1.0)
-    wide = made.widened(2.0, 1.5, 12)
+    wide = made.widened(2.0, 0.5, 12)
     assert wide.low80 == pytest.approx(2.0 * (1.9 / 2.0) ** 2)
     assert wide.high80 == pytest.approx(2.0 * 1.2**2)
     assert wide.high95 >= wide.high80

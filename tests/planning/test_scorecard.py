@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from danlu.base.durable import read_json, write_json
 from danlu.base.errors import UserError
@@ -12,6 +14,8 @@ from danlu.planning.ledger import Plan, write_plan
 from danlu.planning.prediction import predict, unknown
 from danlu.planning.scorecard import Score, write_scorecard
 from danlu.stages.train import train_steps
+from danlu.training.state import Position
+from danlu.training.usage import Usage, peak_bytes, reset_peak
 
 MACHINE = Machine("cpu", 2, "a processor", 2, 10**9, 10**8, True)
 KEY = history.machine_key(MACHINE)
@@ -97,6 +101,27 @@ def test_usage_is_kept_through_a_stop(planned):
     assert second["elapsed_s"] == pytest.approx(rows(run)[-1]["elapsed_s"], abs=1e-3)
     list(train_steps(recipe, run))  # finished: nothing is counted again
     assert read_json(run.train / "usage.json") == second
+
+
+def test_what_earlier_processes_used_is_added_to(planned):
+    _, run = planned
+    position = Position(startup_s=5.0, peak_bytes=10**15, elapsed_s=7.0)
+    usage = Usage(run, torch.device("cpu"))
+    usage.start(position)
+    usage.close(position, 1.0)
+    found = read_json(run.train / "usage.json")
+    assert 5.0 < found["startup_s"] < 65.0
+    assert found["peak_bytes"] == 10**15
+    assert found["train_s"] == pytest.approx(found["startup_s"] + 8.0)
+
+
+def test_peak_memory_is_that_since_the_reset():
+    assert reset_peak(torch.device("cpu"))
+    before = peak_bytes(torch.device("cpu"))
+    np.ones(20_000_000)  # 160 MB, written to and let go
+    assert peak_bytes(torch.device("cpu")) > before + 120e6
+    assert reset_peak(torch.device("cpu"))
+    assert peak_bytes(torch.device("cpu")) < before + 80e6
 
 
 def test_a_plan_that_was_changed_is_told_and_teaches_nothing(planned):

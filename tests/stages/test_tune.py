@@ -40,7 +40,7 @@ def recipe(table, **changes) -> Recipe:
 
 def test_a_crippled_arm_loses_and_everything_is_written(table, tmp_path):
     found = danlu.tune(
-        recipe(table), ["model.activation=gelu,identity"], tmp_path / "run", budget="40 runs", length="60 steps",
+        recipe(table), ["model.activation=gelu,identity"], tmp_path / "run", budget="70 runs", length="60 steps",
         write=tmp_path / "won.toml",
     )  # fmt: skip
     assert found["winner"] == "activation gelu"
@@ -51,6 +51,9 @@ def test_a_crippled_arm_loses_and_everything_is_written(table, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "tune" / "trials.jsonl").read_text().splitlines()]
     assert len(lines) == found["cost"]["runs"]
     assert {line["n_steps"] for line in lines} == {60}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Which of these?" in page
+    assert page.count('class="point"') == len(found["comparisons"][0]["differences"])
     assert Recipe.load(tmp_path / "won.toml").model_dump() == recipe(table).model_dump()
     with pytest.raises(UserError, match="is there already, and is not overwritten"):
         danlu.tune(recipe(table), [], write=tmp_path / "won.toml")
@@ -97,7 +100,7 @@ def test_losses_are_compared_by_a_metric_that_both_report(table, tmp_path):
 def test_an_optimizer_arm_has_its_own_laws_and_a_given_rate_is_kept(table, tmp_path):
     found = danlu.tune(recipe(table), ["optimizer.kind=adamw,sgd"], tmp_path / "a", budget="13 runs", length="10 steps")
     first = [arm["bracket"][1][0] for arm in found["arms"]]
-    assert first[1] > 10 * first[0]
+    assert first[1] > 5 * first[0]
     given = recipe(table, optimizer={"lr": 0.003})
     found = danlu.tune(given, ["model.dropout=0,0.5"], tmp_path / "b", budget="6 runs", length="10 steps")
     assert [arm["bracket"] for arm in found["arms"]] == [[], []]
@@ -116,7 +119,7 @@ def test_an_optimizer_arm_has_its_own_laws_and_a_given_rate_is_kept(table, tmp_p
         (["train.batch=8,16"], {}, "train.batch is not a setting that arms are compared in.*danlu plan answers it"),
         (["task.kind=classify,regress"], {}, "must be asked the same question"),
         (["model.dropout=0,0.1"], {"budget": "lots"}, "--budget must be a time or a number of runs"),
-        (["model.dropout=0,0.1"], {"budget": "11 runs"}, "--budget must pay for at least 12 runs"),
+        (["model.dropout=0,0.1"], {"budget": "11 runs"}, "--budget must pay for 3 pairs and 3 learning rates of each arm: 12 runs"),
         (["model.dropout=0,0.1"], {"length": "3 epochs"}, "--length must be a share"),
     ],
 )  # fmt: skip
@@ -125,6 +128,72 @@ def test_refusals_are_one_sentence(table, tmp_path_factory, tries, asked, senten
     with pytest.raises(UserError, match=sentence) as refused:
         danlu.tune(recipe(table), tries, folder, **asked)
     assert "\n" not in str(refused.value)
+
+
+def test_data_arms_are_judged_on_the_same_rows(table, tmp_path):
+    """What drops training rows only is compared on a folder of its own; what moves the split is refused."""
+    found = danlu.tune(
+        recipe(table), ["data.outliers=none,iqr"], tmp_path / "a", budget="30 runs", length="10 steps"
+    )  # fmt: skip
+    folders = sorted((tmp_path / "a" / "tune" / "arms").iterdir())
+    assert sorted((f / "data").is_symlink() for f in folders) == [False, True]
+    assert len(found["comparisons"][0]["differences"]) >= 3
+    rows = table.read_text().splitlines()
+    (tmp_path / "twice.csv").write_text("\n".join([*rows, *rows[1:40]]) + "\n")
+    with pytest.raises(
+        UserError, match=r"arm duplicates drop must leave the same validation samples.*Fix: set data.split"
+    ):
+        danlu.tune(recipe(tmp_path / "twice.csv"), ["data.duplicates=keep,drop"], tmp_path / "b")
+
+
+def test_a_loss_in_other_units_is_refused(table, tmp_path):
+    rows = [f"{a},{a * a % 7 + a / 3}" for a in range(200)]
+    (tmp_path / "n.csv").write_text("a,y\n" + "\n".join(rows) + "\n")
+    numbers = recipe(tmp_path / "n.csv", task={"kind": "regress"}, data={"target_kind": "number"})
+    given = (numbers, ["data.target_transform=standard,none"], tmp_path / "run")
+    with pytest.raises(UserError, match=r"--metric must name a metric in the data's own units"):
+        danlu.tune(*given)
+    assert danlu.tune(*given, metric="mae", budget="12 runs", length="10 steps")["metric"] == "mae"
+
+
+def test_text_arms_are_judged_on_the_recipes_validation_text(tmp_path):
+    words = [
+        "the",
+        "furnace",
+        "is",
+        "lit",
+        "and",
+        "the",
+        "elixir",
+        "is",
+        "refined",
+        "again",
+        "by",
+        "a",
+        "patient",
+        "hand",
+    ]
+    for folder, n in (("train", 30), ("held", 6)):
+        (tmp_path / folder).mkdir()
+        for i in range(n):
+            lines = [" ".join(random.Random(f"{folder} {i} {j}").choices(words, k=12)) for j in range(12)]
+            (tmp_path / folder / f"{i}.txt").write_text(f"mail me at a{i}@b.org\n" + "\n".join(lines))
+    text = {
+        "data": {"path": str(tmp_path / "train"), "tokenizer": {"kind": "bytes"},
+                 "split": {"kind": "given", "validation": str(tmp_path / "held")}},
+        "model": {"n_layers": 1, "width": 16, "n_heads": 2, "context": 16}, "optimizer": {"kind": "adamw"},
+        "train": {"length": "100 steps", "batch": 4, "threads": 1, "compile": False}, "plan": {"budget": "1 s"},
+    }  # fmt: skip
+    tries = ['data.clean=[],[{kind="pii"}]']
+    found = danlu.tune(Recipe(name="t", **text), tries, tmp_path / "run", budget="60 runs", length="4 steps")
+    assert len(found["comparisons"][0]["differences"]) >= 3
+    arms = list((tmp_path / "run" / "tune" / "arms").iterdir())
+    base = (tmp_path / "run" / "data" / "validation.bin").read_bytes()
+    assert {(arm / "data" / "validation.bin").read_bytes() for arm in arms} == {base}
+    assert len({(arm / "data" / "train.bin").read_bytes() for arm in arms}) == 2
+    text["data"]["split"] = {"kind": "order", "validation": 0.2}
+    with pytest.raises(UserError, match="must leave the recipe's validation text"):
+        danlu.tune(Recipe(name="t", **text), tries, tmp_path / "other")
 
 
 def test_values_are_read_as_in_a_recipe():
@@ -142,7 +211,7 @@ def test_the_screen(table, tmp_path, capsys):
         "--try",
         "model.activation=gelu,identity",
         "--budget",
-        "40 runs",
+        "70 runs",
         "--length",
         "60 steps",
     ]

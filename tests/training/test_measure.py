@@ -4,13 +4,15 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from danlu.planning.choices import Choices
 from danlu.planning.footprint import OUT_OF_MEMORY
 from danlu.stages.train import rehearse, train_steps
-from danlu.training.measure import in_child, memory_lines
+from danlu.training.child import in_child
+from danlu.training.process import file_pages, memory_lines, new_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
@@ -85,3 +87,13 @@ def test_recomputing_takes_less_memory(tiny_run):
         recipe, run = tiny_run(f"r{recompute}", {"recompute": recompute, "batch": 16, "micro_batch": 16}, **sections)
         own.append(rehearse(recipe, run, Choices.read(run), 1, 0.0, False, None).steps_own_bytes)
     assert own[1] < 0.6 * own[0]
+
+
+def test_pages_of_a_file_are_counted_once_they_are_touched(tmp_path):
+    path = tmp_path / "numbers.npy"
+    np.save(path, np.zeros(1 << 20, np.int8))
+    before, mapped = file_pages(tmp_path / "elsewhere"), np.load(path, mmap_mode="r")
+    assert int(mapped.sum()) == 0
+    grown = new_bytes(before, file_pages(tmp_path / "elsewhere"))
+    assert 1 << 20 <= grown <= 3 << 20
+    assert new_bytes(before, file_pages(tmp_path)) <= grown - (1 << 20)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from danlu.training.signals import Watch, layer_of, trouble
+from danlu.training.signals import Watch, layer_of
 from danlu.training.state import Average
 from danlu.training.update import add_penalty, clip, clip_values, gradient_norms
 
@@ -84,13 +84,3 @@ def test_watch_measures_the_change(model):
 def test_layers_have_names():
     assert layer_of("blocks.3.attention.qkv.weight") == "blocks.3.attention"
     assert layer_of("embedding.weight") == "embedding"
-
-
-def test_trouble_is_named_only_where_it_is():
-    healthy = {
-        f"blocks.{i}.feed_forward": {"grad_norm": 1.0 + i, "update_ratio": 1e-3, "dead_frac": 0.1} for i in range(6)
-    }
-    assert trouble(healthy, 100) == []
-    sick = healthy | {"blocks.0.feed_forward": {"grad_norm": 1e-5, "update_ratio": 0.5, "dead_frac": 0.9}}
-    said = " ".join(trouble(sick, 100))
-    assert all(word in said for word in ("vanishing", "exploding", "dead units", "blocks.0.feed_forward"))
