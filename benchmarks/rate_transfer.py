@@ -77,14 +77,14 @@ WIDTHS = ((2, 32), (2, 64), (2, 128), (2, 256))
 DEPTHS = ((2, 64), (4, 64), (8, 64))
 HIGH = (-2, -1, 0, 1, 2, 3)
 LADDERS = (
-    Ladder("width, mup", "mup", WIDTHS),
-    Ladder("width, standard", "standard", WIDTHS),
+    Ladder("width, mup", "mup", WIDTHS, seeds=(0, 1, 2)),
+    Ladder("width, standard", "standard", WIDTHS, seeds=(0, 1, 2)),
     Ladder("depth, completep", "completep", DEPTHS),
     Ladder("depth, standard", "standard", DEPTHS),
     Ladder("width, mup, Muon", "mup", WIDTHS, "muon", 0.01, HIGH),
-    Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH),
+    Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH[1:]),
     Ladder("depth, completep, Muon", "completep", DEPTHS, "muon", 0.01, HIGH),
-    Ladder("depth, completep, AdamH", "completep", DEPTHS, "adamh", 0.02, HIGH),
+    Ladder("depth, completep, AdamH", "completep", DEPTHS, "adamh", 0.02, HIGH[1:]),
 )
 
 
