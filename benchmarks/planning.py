@@ -206,9 +206,9 @@ RIVALS: dict[str, Callable[[Task], Asked | None]] = {
 
 def plan_of(task: Task, budget: str, factor: float = 1.0) -> dict[str, Any]:
     """What `danlu plan` answers for the task's recipe with rate and batch left open. One thread, quiet files."""
+    from danlu.pipeline import lab_of
     from danlu.planning import learning_rate
     from danlu.stages.plan import plan
-    from danlu.stages.train import run_trial, time_steps
 
     key = fingerprint([task.recipe, task.n_samples, budget, factor, "plan 1"])
     if PLANS.is_file():
@@ -224,11 +224,7 @@ def plan_of(task: Task, budget: str, factor: float = 1.0) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         own = RunFolder.create(Path(place) / "run", task.name, recipe.digest())
         own.data.symlink_to(folder.data)
-        from functools import partial
-
-        from danlu.planning.trials import Lab
-
-        lab = Lab(partial(time_steps, recipe, own), partial(run_trial, recipe, own))
+        lab = lab_of(recipe, own)
         original = learning_rate.settle
         learning_rate.settle = lambda law, *rest: original(bent(law, factor), *rest)
         began = time.perf_counter()
