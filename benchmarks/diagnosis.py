@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
 from danlu.training import loop
 from danlu.training.alarm import Alarm
+from danlu.trust.diagnose import Diagnosis
 
 WORK = Path(os.environ.get("DANLU_BENCH", "~/.cache/danlu/bench-planning")).expanduser() / "diagnosis"
 PAGE = Path(__file__).with_suffix(".md")
@@ -312,6 +314,64 @@ def run_all(only: list[str], seconds: float) -> None:
         print(f"{run.key:40} {n:4d} steps {s:6.1f} s  loss {found['loss']} {found['ended'][:90]}", flush=True)
 
 
+def judge() -> None:
+    """Judge every kept run anew and write the page: recall by fault and task, false alarms, delay."""
+    rows: dict[str, dict[str, list[str]]] = {fault: {task: [] for task in TASKS} for fault in FAULTS}
+    delays: list[float] = []
+    n_steps, false = Counter[str](), []
+    n_runs = Counter[str]()
+    for run in everything():
+        if not kept_path(run).is_file():
+            continue
+        with gzip.open(kept_path(run), "rt") as file:
+            records = json.load(file)["records"]
+        diagnosis = Diagnosis()
+        found = [finding for record in records for finding in diagnosis.see(record)]
+        part = "development" if run.task in DEVELOPMENT else "held out"
+        if not run.fault:
+            n_steps[part] += len(records)
+            n_runs[part] += 1
+            false += [(part, run.key, f.name, f.step) for f in found]
+            continue
+        own = [f for f in found if f.name in FAULTS[run.fault]]
+        rows[run.fault][run.task].append("named" if own else "other" if found else "missed")
+        if own:
+            began = BREAK_AT if run.fault == "break" else 0
+            delays.append((own[0].step - began) / run.n_steps)
+    PAGE.write_text(page(rows, n_steps, n_runs, false, sorted(delays)), encoding="utf-8")
+    print(PAGE.read_text(encoding="utf-8"))
+
+
+def page(rows: Any, n_steps: Counter[str], n_runs: Counter[str], false: list[Any], delays: list[float]) -> str:
+    """The results as Markdown."""
+    lines = ["# Planted faults and healthy controls", "",
+             "Short real trainings by the library's own loop; faults are planted around its loader, parts and optimizer.",
+             f"Thresholds were set on {', '.join(DEVELOPMENT)} and then tried on {', '.join(HELD_OUT)}. Three were changed after that",
+             "first trial, so the second line is no clean test: shifted tags (score 6 to 4), order (5 to 4.3 standard errors), and",
+             "the residual asks for a rise (it had one false alarm, regress at a third of the rate). A cell counts runs whose fault",
+             "was named / that raised another alarm only / that were missed. Runs that are not kept yet are not counted.", "",
+             "| fault | " + " | ".join(TASKS) + " |", "| --- |" + " --- |" * len(TASKS)]  # fmt: skip
+    for fault, by_task in rows.items():
+        cells = [" / ".join(str(found.count(w)) for w in ("named", "other", "missed")) for found in by_task.values()]
+        lines.append(f"| {fault} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for part, names in (("development", DEVELOPMENT), ("held out", HELD_OUT)):
+        every = [w for by_task in rows.values() for task in names for w in by_task[task]]
+        named, heard = every.count("named"), len(every) - every.count("missed")
+        wrong = sum(f[0] == part for f in false)
+        lines.append(
+            f"- {part} ({', '.join(names)}): named {named} of {len(every)} faults ({named / max(1, len(every)):.0%}), some alarm "
+            f"in {heard}; {wrong} false alarms in {n_runs[part]} healthy runs of {n_steps[part]:,} steps."
+        )
+    if delays:
+        middle, late = delays[len(delays) // 2], delays[int(0.9 * len(delays))]
+        lines.append(f"- delay from the fault to its name: median {middle:.0%} of the run, 90th percentile {late:.0%}.")
+    lines += (
+        ["", "False alarms:", *(f"- {key}: {name} at step {step}" for _, key, name, step in false)] if false else []
+    )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Run what is asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -321,6 +381,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.what == "run":
         run_all(asked.only, asked.seconds)
+    else:
+        judge()
 
 
 if __name__ == "__main__":

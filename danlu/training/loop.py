@@ -33,7 +33,7 @@ from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
 from danlu.training.update import Clock, Parts
 from danlu.training.usage import Usage
-from danlu.training.validation import open_validation
+from danlu.training.validation import Blind, open_validation
 from danlu.trust.findings import Finding
 
 
@@ -240,7 +240,7 @@ class Loop:
     def evaluate_now(self, clock: Clock) -> tuple[dict[str, float] | None, bool]:
         """A look at the validation split when it is due: (scores, whether they are the best so far)."""
         step, every = self.state.position.step, self.choices.evaluate_every
-        if every is None or (step % every and step != self.choices.n_steps):
+        if every is None or isinstance(self.validation, Blind) or (step % every and step != self.choices.n_steps):
             return None, False
         if self.average is not None:
             self.average.swap()

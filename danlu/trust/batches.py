@@ -39,7 +39,9 @@ def fingerprints(inputs: Mapping[str, Array]) -> Words:
 
 
 def grams(tokens: Array, step: int) -> Words:
-    """Hashes of the stretches of GRAM tokens that start at every `step`-th place of the rows of (B, T)."""
+    """Hashes of the stretches of GRAM tokens that start at every `step`-th place of the rows of (B, T); none in shorter rows."""
+    if tokens.shape[1] < GRAM:
+        return np.empty(0, np.uint64)
     views = np.lib.stride_tricks.sliding_window_view(tokens, GRAM, axis=1)[:, ::step].astype(np.uint64)
     found: Words = (views * WEIGHTS[:GRAM]).sum(-1, dtype=np.uint64).ravel()
     return found

@@ -90,7 +90,8 @@ def outcome(run: RunFolder) -> dict[str, str]:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         found[group] = digest.hexdigest()
-    snapshot.state["position"].pop("elapsed_s")
+    for machine_s_own in ("elapsed_s", "startup_s", "peak_bytes"):
+        snapshot.state["position"].pop(machine_s_own)
     found["state"] = json.dumps(snapshot.state, sort_keys=True)
     found["sample ids"] = hashlib.sha256((run.train / "sample_ids.bin").read_bytes()).hexdigest()
     kept = ("step", "loss", "lr", "grad_norm", "n_targets", "validation")

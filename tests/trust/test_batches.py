@@ -37,6 +37,7 @@ def test_grams_find_a_stretch_wherever_it_is(rng):
         False,
         False,
     ]
+    assert len(look.grams(text[None, :8], 1)) == 0
 
 
 def test_normal_score_is_paulsons():
