@@ -55,7 +55,7 @@ class Train(Settings):
     """Samples that go through the model together; gradients add up to one batch. It changes memory and speed, never
     the curve. auto: the fastest that fits."""
     max_norm: Annotated[float, Field(gt=0)] | NoneWord = 1.0
-    """Gradients are scaled down so that their global norm is at most this."""
+    """Gradients are scaled down so that their global norm is at most this (under muP: at the model's base width)."""
     clip_value: Annotated[float, Field(gt=0)] | NoneWord = "none"
     """Each gradient element is cut to plus or minus this, before the norm is taken."""
     ema: Fraction | NoneWord = "none"

@@ -273,6 +273,11 @@ class DecoderModel(nn.Module):
         inner = outer / self.settings.depth_ratio
         return {"embedding": outer, "head": outer, "hidden": inner, "vector": inner}
 
+    def gradient_scale(self) -> float:
+        """How the gradient's norm goes with width: embedding and head have most of it, and theirs falls as the root of m
+        (Adam, widths 32 to 256, all through training: benchmarks/rate_transfer.md)."""
+        return self.settings.width_ratio**-0.5
+
 
 def table(n_rows: int, width: int) -> nn.Embedding:
     """An embedding that `initialise` fills (torch's own first fill is slow to load on the meta device)."""

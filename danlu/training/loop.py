@@ -31,7 +31,7 @@ from danlu.training.guards import Guard, Stopper, Verdict
 from danlu.training.signals import Watch
 from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
-from danlu.training.update import Clock, Parts
+from danlu.training.update import Clock, Parts, norm_limit
 from danlu.training.usage import Usage
 from danlu.training.validation import Blind, open_validation
 from danlu.trust.findings import Finding
@@ -344,8 +344,9 @@ def make_parts(recipe: Recipe, card: DataCard, choices: Choices) -> Parts:
     max_norm, clip_value = (None if x == "none" else float(x) for x in (train.max_norm, train.clip_value))
     task: Any = recipe.task
     return Parts(
-        model.train(), task, build_optimizer(recipe, model, choices), Alone(), max_norm, clip_value, train.l2, train.l1
-    )
+        model.train(), task, build_optimizer(recipe, model, choices), Alone(), norm_limit(model, max_norm), clip_value,
+        train.l2, train.l1,
+    )  # fmt: skip
 
 
 def open_loader(recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> Loader | SampleLoader:

@@ -78,6 +78,13 @@ def clip(model: nn.Module, grad_norm: float, max_norm: float | None) -> None:
         torch._foreach_mul_(gradients(model), max_norm / (grad_norm + 1e-6))
 
 
+def norm_limit(model: nn.Module, max_norm: float | None) -> float | None:
+    """max_norm at the model's width: times its `gradient_scale()`, where it has one, so that narrow and wide models of one
+    parametrization are clipped alike."""
+    scale: Callable[[], float] | None = getattr(model, "gradient_scale", None)
+    return max_norm if max_norm is None or scale is None else max_norm * scale()
+
+
 @torch.no_grad()
 def clip_values(model: nn.Module, limit: float) -> None:
     """Cut each gradient entry to +- limit. A NaN stays a NaN."""

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from danlu.base.contracts import Batch
+from danlu.models.decoder_settings import Decoder
+from danlu.tasks.language import Language
 from danlu.training.signals import Watch, layer_of
 from danlu.training.state import Average
-from danlu.training.update import add_penalty, clip, clip_values, gradient_norms
+from danlu.training.update import add_penalty, clip, clip_values, gradient_norms, norm_limit
 
 
 @pytest.fixture
@@ -31,6 +34,25 @@ def test_norms_and_clipping(model):
     assert math.hypot(*gradient_norms(model).values()) == pytest.approx(0.1, rel=1e-4)
     clip_values(model, 0.01)
     assert max(float(p.grad.abs().max()) for p in model.parameters()) <= 0.01
+
+
+def test_narrow_and_wide_models_of_one_parametrization_are_clipped_alike():
+    """The first gradient's norm over the limit is the same at every width under muP, and grows under the standard one."""
+    ratios = {}
+    for parametrization in ("standard", "mup"):
+        for width in (64, 256):
+            shape = {"n_layers": 2, "width": width, "n_heads": 2, "context": 16, "base_width": 64}
+            made = Decoder(parametrization=parametrization, **shape).build(64, 1)
+            tokens = torch.randint(64, (8, 17), generator=torch.Generator().manual_seed(3))
+            batch = Batch({"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}, 128)
+            (Language().loss_sum(made(batch), batch) / 128).backward()
+            ratios[parametrization, width] = math.hypot(*gradient_norms(made).values()) / norm_limit(made, 1.0)
+    assert ratios["mup", 256] == pytest.approx(ratios["mup", 64], rel=0.1)
+    assert ratios["standard", 256] == pytest.approx(2 * ratios["standard", 64], rel=0.1)
+
+
+def test_a_model_without_a_scale_is_clipped_as_asked(model):
+    assert (norm_limit(model, 2.0), norm_limit(model, None)) == (2.0, None)
 
 
 def test_clip_values_keeps_a_nan(model):
