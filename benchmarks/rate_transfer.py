@@ -5,7 +5,8 @@
 A byte-level language model on the Python standard library's top-level modules, no weight decay, 200 updates of 8 windows of
 64 bytes at every size (the horizon is fixed), warm-up, stable, decay; rates by factors of 2 for each size. The loss is the
 mean of the last fifth of the training losses; sizes of a ladder see the same data in the same order. The best rate is the
-vertex of a parabola in log rate, fitted around the lowest loss with weights that fall off as exp(-(distance / log 3)^2).
+vertex of a parabola in log rate with one bend for all sizes of a ladder, fitted around the lowest point of the curve smoothed
+over three rates, with weights that fall off as exp(-(distance / log 3)^2).
 "Moves by" is the factor over the whole ladder along the line through log best rate against log size, up or down, with a 90%
 interval: losses are drawn again 2,000 times with the noise that is left when size, rate and seed are taken out. Runs are
 kept in benchmarks/rate_transfer.jsonl, so a benchmark that was stopped goes on where it was; --table trains nothing and leaves
@@ -77,12 +78,12 @@ WIDTHS = ((2, 32), (2, 64), (2, 128), (2, 256))
 DEPTHS = ((2, 64), (4, 64), (8, 64))
 HIGH = (-2, -1, 0, 1, 2, 3)
 LADDERS = (
-    Ladder("width, mup", "mup", WIDTHS, seeds=(0, 1, 2)),
-    Ladder("width, standard", "standard", WIDTHS, seeds=(0, 1, 2)),
-    Ladder("depth, completep", "completep", DEPTHS),
-    Ladder("depth, standard", "standard", DEPTHS),
-    Ladder("width, mup, Muon", "mup", WIDTHS, "muon", 0.01, HIGH),
-    Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH[1:]),
+    Ladder("width, mup", "mup", WIDTHS, powers=(-1, 0, 1, 2, 3), seeds=(0, 1, 2, 3, 4)),
+    Ladder("width, standard", "standard", WIDTHS, seeds=(0, 1)),
+    Ladder("depth, completep", "completep", DEPTHS, seeds=(0, 1)),
+    Ladder("depth, standard", "standard", DEPTHS, seeds=(0, 1)),
+    Ladder("width, mup, Muon", "mup", WIDTHS, "muon", 0.01, HIGH, (0, 1)),
+    Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH[1:], (0, 1)),
     Ladder("depth, completep, Muon", "completep", DEPTHS, "muon", 0.01, HIGH),
     Ladder("depth, completep, AdamH", "completep", DEPTHS, "adamh", 0.02, HIGH[1:]),
 )
@@ -160,8 +161,8 @@ def measured(ladder: Ladder, is_frozen: bool) -> Found:
     sd = noise_of(losses) / math.sqrt(len(ladder.seeds))
     curves = losses.mean(2)
     rng = np.random.default_rng(0)
-    drawn = [moved(ladder, [vertex(x, c + rng.normal(0, sd, c.shape)) for c in curves]) for _ in range(N_DRAWS)]
-    centers = [vertex(x, c) for c in curves]
+    drawn = [moved(ladder, vertices(x, curves + rng.normal(0, sd, curves.shape))) for _ in range(N_DRAWS)]
+    centers = vertices(x, curves)
     low, high = np.quantile(drawn, [0.05, 0.95])
     return Found([math.exp(c) for c in centers], [float(c.min()) for c in curves], (moved(ladder, centers), low, high))
 
@@ -179,12 +180,27 @@ def noise_of(losses: NDArray[np.float64]) -> float:
 
 
 def vertex(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Log rate of the lowest point of a parabola fitted around the lowest loss, within the rates tried."""
-    near = np.isfinite(y)
-    x, y = x[near], y[near]
-    weight = np.exp(-(((x - x[np.argmin(y)]) / NEAR) ** 2) / 2)
-    bend, slope, _ = np.polyfit(x, y, 2, w=weight)
-    return float(np.clip(-slope / (2 * bend), x[0], x[-1])) if bend > 0 else float(x[np.argmin(y)])
+    """Log rate of the lowest point of one curve, as `vertices`."""
+    return vertices(x, y[None])[0]
+
+
+def vertices(x: NDArray[np.float64], curves: NDArray[np.float64]) -> list[float]:
+    """Log rates of the lowest points of (sizes, rates): parabolas with one bend for all sizes, fitted around the lowest point
+    of each smoothed curve, within the rates tried."""
+    rows, values, lows = [], [], []
+    for i, y in enumerate(curves):
+        y = np.where(np.isfinite(y), y, np.max(y[np.isfinite(y)]))
+        padded = np.pad(y, 1, mode="edge")
+        lows.append(x[np.argmin(padded[:-2] + 2 * padded[1:-1] + padded[2:])])
+        weight = np.exp(-(((x - lows[-1]) / NEAR) ** 2) / 2)
+        columns = np.zeros((len(x), 1 + 2 * len(curves)))
+        columns[:, 0], columns[:, 1 + 2 * i], columns[:, 2 + 2 * i] = x**2, x, 1
+        rows.append(columns * weight[:, None])
+        values.append(y * weight)
+    bend, *lines = np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=None)[0]
+    if bend <= 0:
+        return [float(low) for low in lows]
+    return [float(np.clip(-slope / (2 * bend), x[0], x[-1])) for slope in lines[::2]]
 
 
 def moved(ladder: Ladder, centers: Sequence[float]) -> float:
