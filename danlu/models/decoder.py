@@ -8,12 +8,16 @@ The mathematics between the matrix products is in layers.py (`operations`), whic
 
 Shapes: B batch, T tokens, D width, N heads, K key heads, H head width, F hidden width, V vocabulary.
 
-Initial weights (standard)          | learning rate x, under muP with m = width / base_width
-embedding   N(0, 1)                 | 1
-matrices    N(0, 1/fan_in)          | 1/m
-outputs     0 (out, down)           | 1/m
-head        0; scores x 1/m         | 1
-gpt2 style  N(0, 0.02), outputs over sqrt(2 n_layers), as published
+Initial weights (standard)          | under muP with m = width / base_width: learning rate, weight decay, Adam's epsilon times
+embedding   N(0, 1)                 | 1     1    1/m
+matrices    N(0, 1/fan_in)          | 1/m   m    1/m; 1/(m l) under completep, l = n_layers / base_layers
+outputs     0 (out, down)           | 1/m   m    as matrices; what a branch adds x 1/l under completep
+head        0; scores x 1/m         | 1     1    1/m
+norms       1, biases 0             | 1     -    as matrices
+gpt2 style  N(0, 0.02), outputs over sqrt(2 n_layers), as published; under muP matrices over sqrt(m)
+
+Yang & Hu 2022 (2203.03466), table 8, and Dey 2025 (2505.01618), table 1 with alpha = 1. Heads keep their width and grow in
+number, so scores stay q k / sqrt(H); a wider head would ask for 1 / H.
 """
 
 from __future__ import annotations
@@ -185,6 +189,7 @@ class DecoderModel(nn.Module):
                 continue
             if gpt2:
                 std = 0.02 / math.sqrt(2 * self.shape.n_layers) if is_output else 0.02
+                std /= math.sqrt(self.settings.width_ratio) if role_of(name, p) == "hidden" else 1.0
             elif name.startswith("embedding"):
                 std = 1.0
             else:
@@ -194,9 +199,8 @@ class DecoderModel(nn.Module):
     def branch(self, y: Tensor) -> Tensor:
         """What a branch adds to the stream: dropped out, and scaled by depth under completep (Dey et al. 2025)."""
         y = F.dropout(y, self.settings.dropout, self.training) if self.settings.dropout else y
-        if self.settings.parametrization == "completep":
-            y = y * (self.settings.base_layers / self.shape.n_layers)
-        return y
+        ratio = self.settings.depth_ratio
+        return y if ratio == 1.0 else y / ratio
 
     def embed(self, tokens_BT: Tensor, start: int = 0) -> Tensor:
         """(B, T) -> (B, T, D) in the model's precision."""
@@ -256,9 +260,18 @@ class DecoderModel(nn.Module):
         return parts
 
     def lr_scales(self) -> dict[str, float]:
-        """Learning-rate factor of each role under the parametrization (Adam column of Yang & Hu 2022, table 8)."""
-        m = self.settings.width_ratio
-        return {"embedding": 1.0, "head": 1.0, "hidden": 1.0 / m, "vector": 1.0}
+        """Learning-rate factor of each role under the parametrization, for Adam (this file's header)."""
+        return {"embedding": 1.0, "head": 1.0, "hidden": 1.0 / self.settings.width_ratio, "vector": 1.0}
+
+    def decay_scales(self) -> dict[str, float]:
+        """Weight-decay factor of each role: what an update takes away of a matrix stays the same at every width."""
+        return {"hidden": self.settings.width_ratio}
+
+    def eps_scales(self) -> dict[str, float]:
+        """Factor on Adam's epsilon: it shrinks as gradients do."""
+        outer = 1.0 / self.settings.width_ratio
+        inner = outer / self.settings.depth_ratio
+        return {"embedding": outer, "head": outer, "hidden": inner, "vector": inner}
 
 
 def table(n_rows: int, width: int) -> nn.Embedding:

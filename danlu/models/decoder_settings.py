@@ -140,6 +140,13 @@ class Decoder(Settings):
             return 1.0
         return self.width / self.base_width
 
+    @property
+    def depth_ratio(self) -> float:
+        """l of CompleteP: depth over base depth; 1 under the other parametrizations."""
+        if self.parametrization != "completep" or self.n_layers == "auto":
+            return 1.0
+        return self.n_layers / self.base_layers
+
     def shape(self, vocab_size: int) -> DecoderShape:
         """All numbers for a vocabulary. Raises UserError where they do not fit together."""
         if self.width == "auto" or self.n_layers == "auto":

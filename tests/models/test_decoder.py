@@ -148,3 +148,42 @@ def test_coordinate_check():
     """Under muP the size of a hidden layer's change does not grow with width; under the standard one it does."""
     assert hidden_update_growth("standard") > 3
     assert 0.3 < hidden_update_growth("mup") < 2.0
+
+
+def groups_of(optimizer, **settings):
+    """Role -> (rate's factor, weight decay, epsilon's factor) at width ratio 4 and depth ratio 3."""
+    shape = {"n_layers": 6, "width": 64, "n_heads": 2, "context": 8, "base_width": 16, "base_layers": 2}
+    built = optimizer.build(Decoder(**shape, **settings).build(11, 1))
+    return {g["role"]: (g["lr_scale"], g["weight_decay"], pytest.approx(g["eps_scale"])) for g in built.groups}
+
+
+def test_rates_decay_and_epsilon_follow_the_papers_tables():
+    """Yang & Hu 2022 (2203.03466), table 8, Adam; Dey 2025 (2505.01618), table 1, alpha = 1."""
+    adamw = OPTIMIZERS["adamw"](weight_decay=0.1)
+    assert groups_of(adamw) == dict.fromkeys(("embedding", "head", "hidden"), (1, 0.1, 1)) | {"vector": (1, 0, 1)}
+    mup = {
+        "embedding": (1, 0.1, 1 / 4),
+        "head": (1, 0.1, 1 / 4),
+        "hidden": (1 / 4, 0.4, 1 / 4),
+        "vector": (1, 0, 1 / 4),
+    }
+    assert groups_of(adamw, parametrization="mup") == mup
+    deep = mup | {"hidden": (1 / 4, 0.4, 1 / 12), "vector": (1, 0, 1 / 12)}
+    assert groups_of(adamw, parametrization="completep") == deep
+    muon = OPTIMIZERS["muon"](weight_decay=0.1)
+    assert groups_of(muon, parametrization="mup")["hidden"][:2] == (0.5, 0.2)  # root of 1/4; the same decay an update
+
+
+def test_under_mup_the_gpt2_style_starts_with_narrower_matrices_in_a_wider_model():
+    """Variance of hidden matrices 1 / width ratio, of the embedding unchanged."""
+    found = {}
+    for parametrization in ("standard", "mup"):
+        settings = Decoder(
+            n_layers=2, width=128, n_heads=4, context=8, style="gpt2", parametrization=parametrization, base_width=32
+        )
+        model = settings.build(97, 1)
+        layer = model.blocks[0].attention
+        weights = (layer.qkv.weight, layer.out.weight, model.embedding.weight)
+        found[parametrization] = [float(w.detach().std()) for w in weights]
+    ratios = [m / s for m, s in zip(found["mup"], found["standard"], strict=True)]
+    assert ratios == pytest.approx([0.5, 0.5, 1.0])
