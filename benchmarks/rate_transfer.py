@@ -44,8 +44,8 @@ from danlu.training.coordinate_check import STREAM, check
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, TABLE = ROOT / "benchmarks" / "rate_transfer.jsonl", ROOT / "benchmarks" / "rate_transfer.md"
 N_STEPS, BATCH, CONTEXT = 200, 8, 64
-NOISE = 0.01
-"""Standard deviation of a tail loss, nats, where there is one seed: that of ladders with two (see the page)."""
+NOISE = 0.03
+"""Standard deviation of a tail loss, nats, where there is one seed: AdamW's in the ladders of width (0.026 and 0.031)."""
 N_DRAWS, NEAR = 2000, math.log(3)
 
 
@@ -78,10 +78,10 @@ WIDTHS = ((2, 32), (2, 64), (2, 128), (2, 256))
 DEPTHS = ((2, 64), (4, 64), (8, 64))
 HIGH = (-2, -1, 0, 1, 2, 3)
 LADDERS = (
-    Ladder("width, mup", "mup", WIDTHS, powers=(-1, 0, 1, 2, 3), seeds=(0, 1, 2, 3, 4)),
+    Ladder("width, mup", "mup", WIDTHS, powers=(-1, 0, 1, 2, 3), seeds=(0, 1, 2)),
     Ladder("width, standard", "standard", WIDTHS, seeds=(0, 1)),
-    Ladder("depth, completep", "completep", DEPTHS, seeds=(0, 1)),
-    Ladder("depth, standard", "standard", DEPTHS, seeds=(0, 1)),
+    Ladder("depth, completep", "completep", DEPTHS),
+    Ladder("depth, standard", "standard", DEPTHS),
     Ladder("width, mup, Muon", "mup", WIDTHS, "muon", 0.01, HIGH, (0, 1)),
     Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH[1:], (0, 1)),
     Ladder("depth, completep, Muon", "completep", DEPTHS, "muon", 0.01, HIGH),

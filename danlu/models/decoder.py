@@ -276,7 +276,7 @@ class DecoderModel(nn.Module):
     def gradient_scale(self) -> float:
         """How the gradient's norm goes with width: embedding and head have most of it, and theirs falls as the root of m
         (Adam, widths 32 to 256, all through training: benchmarks/rate_transfer.md)."""
-        return self.settings.width_ratio**-0.5
+        return 1.0 / math.sqrt(self.settings.width_ratio)
 
 
 def table(n_rows: int, width: int) -> nn.Embedding:

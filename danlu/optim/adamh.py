@@ -1,5 +1,5 @@
 """AdamH: AdamW on a sphere. Each hidden matrix keeps the Frobenius norm it started with, and each step turns it by a
-set angle, so that no weight decay is left to choose and, with a parametrization, the rate transfers across width and depth.
+set angle, so that no weight decay is left to choose and the rate is said to transfer across width and depth.
 Hyperball, 2606.16899; used for Marin's Delphi forecast (openathena.ai/blog/delphi).
 """
 
@@ -44,9 +44,9 @@ class AdamH(OptimizerSettings):
     """Embeddings, head and vectors learn at this multiple of lr, by Adam (lr 0.02 gives 2e-3)."""
 
     def lr_scale_of(self, role: Role, scales: Mapping[str, float]) -> float:
-        """A step of a set share of the matrix's norm has entries of 1 / sqrt(width), which muP wants as 1 / width: the root of
-        Adam's factor. Without it the best rate fell 2.5 times over 8x in width, with it 1.25 (benchmarks/rate_transfer.md)."""
-        return float(scales.get(role, 1.0) ** (0.5 if role == "hidden" else 1.0))
+        """A step in proportion to the matrix needs no factor for its width (2606.16899; coordinate check in
+        docs/LOG.md: +0.07 with none, -0.31 with the root of Adam's factor)."""
+        return 1.0 if role == "hidden" else scales.get(role, 1.0)
 
     def rule(self) -> Rule:
         """The rule for matrices."""

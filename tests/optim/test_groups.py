@@ -107,7 +107,7 @@ def test_the_models_scales_multiply_the_settings() -> None:
         ("lion", {"weight_decay": 0.1}, 0.25, 0.25),
         ("muon", {"weight_decay": 0.1}, 0.5, 0.25),
         ("muon", {"weight_decay": 0.1, "scale": "spectral"}, 1.0, 0.25),
-        ("adamh", {"adam_lr_ratio": 1.0}, 0.5, 0.25),
+        ("adamh", {"adam_lr_ratio": 1.0}, 1.0, 0.25),
         ("sgd", {"weight_decay": 0.1}, 1.0, 1.0),
     ],
 )
