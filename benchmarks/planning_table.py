@@ -7,12 +7,15 @@ from statistics import median
 
 import numpy as np
 from planning import RIVALS, TABLE, Oracle, oracle, plan_of, reached
-from planning_tasks import FROZEN, NotKeptError, Task, kept_runs, tasks
+from planning_tasks import FROZEN, NotKeptError, Task, grid, kept_runs, key_of, tasks
+
+from danlu.planning.learning_rate import Point, fit
 
 NOTE = """# Does planning pay?
 
 Made by `make bench-planning` (benchmarks/planning.py) from the runs in benchmarks/planning_runs.jsonl, none left out. Twelve
-development tasks; a full run of each takes 6 to 40 s on one core (busy with other work beside it). The oracle is the best of 7 rates x 4
+development tasks; a full run of each takes 6 to 40 s on one core (busy with other work beside it). Where no rival stands below, none
+has been run yet. The oracle is the best of 7 rates x 4
 batches at full budget, its two best re-run on 3 fresh seeds. A rival's cost of choosing is taken from its training.
 **Regret** is the extra compute it would need to reach the oracle's loss, by the oracle's own slope of log loss against log
 compute; "loss" is how far its loss lies above the oracle's. Laws and constants of danlu's planner were chosen while looking
@@ -25,6 +28,7 @@ def write(seeds: tuple[int, ...]) -> None:
     FROZEN["on"] = True
     rows = {task.name: losses(task, seeds) for task in tasks().values() if not task.abstain}
     lines = [NOTE, f"Kept runs: {len(kept_runs())}. Seeds of each rival's run: {', '.join(map(str, seeds))}.", ""]
+    lines += ["## The grid", "", *grid_table(), ""]
     lines += ["## The oracle", "", *oracle_table(rows), "", "## Regret", "", *regret_table(rows), ""]
     lines += ["## Over the tasks", "", *summary(rows), "", "## What danlu planned", "", *plans(), ""]
     TABLE.write_text("\n".join(lines), encoding="utf-8")
@@ -49,6 +53,24 @@ def losses(task: Task, seeds: tuple[int, ...]) -> Row:
         except NotKeptError:
             continue
     return best, found
+
+
+def grid_table() -> list[str]:
+    """Best rate and lowest loss at each batch, one seed: what the laws of small models were made from. The vertex of a parabola
+    through the lowest loss and its neighbours in log rate; "edge" where the lowest lies at the end of the rates."""
+    kept, lines = kept_runs(), ["| task | batch | best rate | lowest loss | rates |", "|---|---|---|---|---|"]
+    for task in tasks().values():
+        by_batch: dict[int, list[Point]] = {}
+        for lr, batch in grid(task):
+            row = kept.get(key_of(task, lr, batch, 0, 1.0, {}))
+            if row is not None:
+                loss = math.inf if row["loss"] is None else row["loss"]
+                by_batch.setdefault(batch, []).append(Point(lr, loss, 0.01))
+        for batch, points in sorted(by_batch.items()):
+            best, bowl = min(points, key=lambda p: p.loss), fit(points)
+            rate = f"{math.exp(bowl.center):.2g}" if bowl else f"{best.rate:.2g} (edge)"
+            lines.append(f"| {task.name} | {batch} | {rate} | {best.loss:.4g} | {len(points)} |")
+    return lines
 
 
 def oracle_table(rows: dict[str, Row]) -> list[str]:

@@ -144,7 +144,8 @@ class Plan(Settings):
 
     budget: BudgetSetting = Budget(8.0, "%")
     """The most that measurements before training may take: a share of the run such as "8%", a time such as "20 s", or
-    "prior" to measure nothing and answer by laws alone. What a measurement cannot repay is not measured."""
+    "prior" to answer by laws alone; the run's first steps are rehearsed once even then, or its time and memory could not be
+    told. What a measurement cannot repay is not measured."""
     forecast: SpanSetting | Never | Auto = "auto"
     """When training says where its loss will end: after "10%" of the run, or so many steps. Shortly before, copies of the
     run are cooled down and looked at. auto: 10%, where that costs at most 3% of the run."""

@@ -17,7 +17,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.footprint import Rehearsal, spread
 
 MODEL_SD = 0.03
-"""Of a quiet machine: error of the sum itself (benchmarks/planning_hardware.md)."""
+"""Of a quiet machine: error of the sum itself; a guess that scorecards correct."""
 BUSY_SD = 0.4
 """Of a machine that others use wholly; in proportion to their share."""
 BEST_SHARE = 0.7

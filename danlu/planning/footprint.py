@@ -22,7 +22,7 @@ OUT_OF_MEMORY = "out of memory"
 """The trouble of a rehearsal that hit its memory ceiling."""
 SLACK, SLACK_BYTES = 1.15, 32 * 2**20
 """Upper bound of a run's own peak, from a rehearsal's: the heap goes to pieces in another way each time
-(benchmarks/planning_hardware.md)."""
+(docs/LOG.md, memory of small runs)."""
 FAR_SLACK = 1.25
 """The same where the line is followed beyond twice its largest measured micro-batch."""
 PAGES_BYTES = 64 * 1024

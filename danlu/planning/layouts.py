@@ -25,7 +25,7 @@ FIRST_S = 0.1
 """Seconds of steps that a whole rehearsal times at least."""
 N_FIRST = 3
 MEMORY_SD = 1.04
-"""One standard deviation of a measured peak, as a factor (benchmarks/planning_hardware.md)."""
+"""One standard deviation of a measured peak, as a factor (set on ten rows of two small models: docs/LOG.md)."""
 SHAPING = ("device", "threads", "precision", "operations", "attention", "compile", "recompute", "batch", "ema")
 """What two layouts must share to lie on one line of memory, beside the model."""
 

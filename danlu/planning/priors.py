@@ -149,7 +149,7 @@ BETA2_RANGE = 0.9, 0.9999
 BETA2 = Law(
     "token_half_life", "optimizer.beta2", "beta2 = 2^(-1/h), h = min(7.1e6 / B, S / 30) updates, within 0.9 and 0.9999",
     "Marek 2025, 2507.07101, section 3: the second moment's half-life stays the same in tokens, beta2 = beta2_0^(B/B_0), "
-    "here from 0.95 at 5.2e5 tokens; the share of a short run: benchmarks/noise_scale.md",
+    "here from 0.95 at 5.2e5 tokens; the share of a short run is a house rule, no worse than 0.95 in docs/LOG.md",
     "AdamW, N from 3e7 to 1.3e9, B from 1 to 4,096 samples",
 )  # fmt: skip
 LAWS = (

@@ -12,7 +12,8 @@ from danlu.base.runfolder import RunFolder
 from danlu.planning.critical_batch import FACTORS, Branch
 from danlu.planning.trials import Trial
 from danlu.recipe import Recipe
-from danlu.training.trial import Session, TrainStep
+from danlu.training.fork import TrainStep
+from danlu.training.trial import Session
 
 N_PIECES = 8
 """Parts of a branch whose losses are compared one by one."""

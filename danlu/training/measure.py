@@ -30,10 +30,10 @@ from danlu.planning.choices import Choices
 from danlu.planning.footprint import OUT_OF_MEMORY, Rehearsal
 from danlu.recipe import Recipe
 from danlu.training.child import in_child
+from danlu.training.fork import TrainStep
 from danlu.training.loop import Loop
 from danlu.training.process import Busy, file_pages, held, memory_lines, new_bytes
 from danlu.training.state import kept
-from danlu.training.trial import TrainStep
 from danlu.training.update import Clock
 from danlu.training.usage import peak_bytes, reset_peak
 from danlu.training.validation import SAMPLES_PER_BATCH, TOKENS_PER_BATCH, SampleLook, TextLook

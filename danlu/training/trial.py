@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -23,16 +23,12 @@ from danlu.build import set_machine
 from danlu.planning.choices import Choices
 from danlu.planning.trials import Look, Outcome, Trial
 from danlu.recipe import Recipe
+from danlu.training.fork import TrainStep, put_back
 from danlu.training.guards import Verdict
 from danlu.training.loop import make_parts, open_loader, seed_generators
 from danlu.training.state import Average, kept
-from danlu.training.update import Clock, Parts
+from danlu.training.update import Clock
 from danlu.training.validation import open_validation
-
-TrainStep = Callable[
-    [Parts, Sequence[Batch], float, Callable[[float, float], Verdict], Clock], tuple[float, dict[str, float], int]
-]
-"""One update: stages/train.train_step."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +127,13 @@ class Session:
     def cooled(self, n_steps: int) -> Look:
         """Where it would end: the rate goes down to 0 in a straight line over the next n_steps, then one look; then all
         is put back. Infinite when that diverges."""
-        saved, lr = self.save(), self.lr_at(self.step)
-        for done in range(n_steps):
-            if not self.diverged:
-                self.update(lr * (1 - done / n_steps))
-        found = self.look() if not self.diverged else Look(self.step, math.inf)
-        self.load(saved)
+        start, lr = self.step, self.lr_at(self.step)
+        with put_back(self.parts, self.average):
+            for done in range(n_steps):
+                if not self.diverged:
+                    self.update(lr * (1 - done / n_steps))
+            found = self.look() if not self.diverged else Look(self.step, math.inf)
+        self.step, self.diverged = start, ""
         return found
 
     def close(self) -> None:
