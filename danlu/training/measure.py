@@ -43,7 +43,7 @@ NO_END = 1_000_000
 N_BATCHES = 4
 """Batches of a look that are timed at most; the others are taken to be alike."""
 LOOK_SHARE = 0.01
-"""Of the run's time, what timing more than one of them may take."""
+"""Of the run's time, what timing more than two of them may take. (Two at least: the second shows what the heap does.)"""
 
 
 def rehearse(
