@@ -40,6 +40,11 @@ def test_grams_find_a_stretch_wherever_it_is(rng):
     assert len(look.grams(text[None, :8], 1)) == 0
 
 
+def test_words_among_known_ones_are_counted(rng):
+    known, words = np.unique(rng.integers(0, 500, 200, np.uint64)), rng.integers(0, 500, 300, np.uint64)
+    assert look.n_among(words, known) == int(np.isin(words, known).sum()) > 0
+
+
 def test_normal_score_is_paulsons():
     # the 99.9% point of F(10, 100) is 3.30 (tables), that of a standard normal 3.09
     assert look.normal_score(3.30, 10, 100) == pytest.approx(3.09, abs=0.02)
