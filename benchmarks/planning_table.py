@@ -16,7 +16,7 @@ NOTE = """# Does planning pay?
 Made by `make bench-planning` (benchmarks/planning.py) from the runs in benchmarks/planning_runs.jsonl, none left out. Twelve
 development tasks; a full run of each takes 6 to 40 s on one core (busy with other work beside it). Where no rival stands below, none
 has been run yet. The oracle is the best of 7 rates x 4
-batches at full budget, its two best re-run on 3 fresh seeds. A rival's cost of choosing is taken from its training.
+batches at full budget, its two best re-run on 3 fresh seeds and the better one on 5. A rival's cost of choosing is taken from its training.
 **Regret** is the extra compute it would need to reach the oracle's loss, by the oracle's own slope of log loss against log
 compute; "loss" is how far its loss lies above the oracle's. Laws and constants of danlu's planner were chosen while looking
 at these tasks: this is the development set, not a sealed one.
