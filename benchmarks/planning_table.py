@@ -9,8 +9,6 @@ import numpy as np
 from planning import RIVALS, TABLE, Oracle, oracle, plan_of, reached
 from planning_tasks import FROZEN, NotKeptError, Task, grid, kept_runs, key_of, tasks
 
-from danlu.planning.learning_rate import Point, fit
-
 NOTE = """# Does planning pay?
 
 Made by `make bench-planning` (benchmarks/planning.py) from the runs in benchmarks/planning_runs.jsonl, none left out. Twelve
@@ -60,17 +58,28 @@ def grid_table() -> list[str]:
     through the lowest loss and its neighbours in log rate; "edge" where the lowest lies at the end of the rates."""
     kept, lines = kept_runs(), ["| task | batch | best rate | lowest loss | rates |", "|---|---|---|---|---|"]
     for task in tasks().values():
-        by_batch: dict[int, list[Point]] = {}
+        by_batch: dict[int, list[tuple[float, float]]] = {}
         for lr, batch in grid(task):
             row = kept.get(key_of(task, lr, batch, 0, 1.0, {}))
             if row is not None:
                 loss = math.inf if row["loss"] is None else row["loss"]
-                by_batch.setdefault(batch, []).append(Point(lr, loss, 0.01))
+                by_batch.setdefault(batch, []).append((lr, loss))
         for batch, points in sorted(by_batch.items()):
-            best, bowl = min(points, key=lambda p: p.loss), fit(points)
-            rate = f"{math.exp(bowl.center):.2g}" if bowl else f"{best.rate:.2g} (edge)"
-            lines.append(f"| {task.name} | {batch} | {rate} | {best.loss:.4g} | {len(points)} |")
+            best, found = min(points, key=lambda p: p[1]), vertex(points)
+            rate = f"{found:.2g}" if found else f"{best[0]:.2g} (edge)"
+            lines.append(f"| {task.name} | {batch} | {rate} | {best[1]:.4g} | {len(points)} |")
     return lines
+
+
+def vertex(points: list[tuple[float, float]]) -> float | None:
+    """The rate where a parabola in log rate through the lowest of (rate, loss) and its neighbours is lowest; None at an edge."""
+    points = sorted(p for p in points if math.isfinite(p[1]))
+    i = min(range(len(points)), key=lambda k: points[k][1])
+    if i in (0, len(points) - 1):
+        return None
+    x, y = np.log([p[0] for p in points[i - 1 : i + 2]]), [p[1] for p in points[i - 1 : i + 2]]
+    a, b, _ = np.polyfit(x - x[1], y, 2)
+    return math.exp(x[1] - b / (2 * a))
 
 
 def oracle_table(rows: dict[str, Row]) -> list[str]:

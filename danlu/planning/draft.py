@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from danlu.base.contracts import DataCard
 from danlu.base.durable import fingerprint
 from danlu.base.units import Length
 from danlu.models.decoder_settings import DecoderShape
-from danlu.planning import layouts, priors
+from danlu.planning import hardware, layouts, priors
 from danlu.planning.choices import Choices
 from danlu.planning.hardware import Machine, Rate
 from danlu.planning.layouts import Bench
@@ -23,6 +24,8 @@ from danlu.recipe import Recipe
 
 TIME_FACTOR = 1.15
 """One standard deviation of a step time from a few timed steps, a guess that scorecards correct."""
+LIMIT_S = 0.1
+"""Seconds of matrix products that the machine's limit is taken from."""
 EXPECTED_SHARE = 0.5
 """Share of the matmul limit that an untimed step is taken to reach."""
 
@@ -34,8 +37,6 @@ class Draft:
     recipe: Recipe
     card: DataCard
     machine: Machine
-    limit: Rate
-    """Measured rate of matrix products."""
     decisions: list[Decision] = field(default_factory=list)
     timings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     predictions: list[Prediction] = field(default_factory=list)
@@ -45,6 +46,11 @@ class Draft:
     """What memory asked of the micro-batch, if anything."""
     began: float = field(default_factory=time.perf_counter)
     """When planning began, on the clock that only differences are taken of."""
+
+    @cached_property
+    def limit(self) -> Rate:
+        """Rate of matrix products, measured when first asked for."""
+        return hardware.matmul_rate(self.machine, "bf16" if self.machine.has_bf16 else "fp32", LIMIT_S)
 
     @property
     def seed(self) -> int:

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,31 +22,35 @@ from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.ledger import Decision
 from danlu.planning.prediction import Z80
-from danlu.planning.trials import Outcome, RunTrial, Trial
+from danlu.planning.rate_shape import GRID, Located, Point, located, point
+from danlu.planning.trials import RunTrial, Trial
 
 BELOW, ABOVE, BEND = 0.81, 1.0, 0.24
 """Per cent of the loss for a squared unit of log rate; see above (0.39% / ln(2)^2 and 0.48% / ln(2)^2)."""
-COMPUTE_PER_LOSS = 25.0
-"""Per cent of compute that one per cent of the loss is worth (planning-science: 0.2% of loss is 4 to 7% of compute)."""
+COMPUTE_PER_LOSS = 10.0
+"""Per cent of compute that one per cent of the loss is worth: 7 to 12 on language models of 20 s (the slopes of
+benchmarks/planning.md); more on large ones (planning-science: 0.2% of loss is 4 to 7% of compute)."""
 RATIO = 3.0
 """Between the rates of neighbouring short runs."""
-MOST_RUNS, LEAST_STEPS = 6, 24
+NEAR_EDGE, FURTHEST = 0.5, 2.2
+"""A best rate nearer than this (log rate) to the outermost one tried is looked at from its other side; how far out at most."""
+MOST_RUNS = 6
+LEAST_STEPS, LEAST_STEPS_OF_SAMPLES = 24, 100
+"""Updates of a short run that say something of a text's best rate, and of samples' (24 to 56 of theirs missed it by more than
+the law did: docs/LOG.md)."""
 LEAST_BATCH_TARGETS = 64
 """Samples times context of the smallest batch that a short run is made of."""
-USUAL_RUNS, LEAST_RUNS, START_S = 4, 3, 0.05
-"""Short runs that are usually made; fewest that say anything; and seconds to set one up."""
-MOST_SHARE, SMALLEST = 0.03, 1 / 8
-"""Most of the run's samples that a short run sees; its smallest batch over the run's."""
-FIXED = 0.25
+USUAL_RUNS, START_S = 3, 0.02
+"""Short runs that are usually made, the fewest that are; and seconds to set one up."""
+MOST_SHARE, SMALLEST, MOST_COST = 0.03, 1 / 8, 0.01
+"""Most of the run's samples that a short run sees; its smallest batch over the run's; the most of the run's time it may take."""
+FIXED = 0.4
 """Of a step's time, what does not shrink with the batch: t(B') = t(B) (FIXED + (1 - FIXED) B' / B), until it is timed."""
-PROXY_SD = 0.65
-"""How far the best rate of a short run lies from that of the whole run, sd of the log, on seven tasks: docs/LOG.md."""
-PROXY_SHIFT = 0.0
-"""By how much on average (log of whole over short): not told apart from 0 on those tasks."""
+PROXY_SD, PROXY_SD_OF_SAMPLES = 0.45, 0.75
+"""How far the best rate of short runs lies from that of the whole run, sd of the log: texts (five tasks), and samples by
+number (five of seven tasks; the other two were off by 1.8 and 2.3): docs/LOG.md, what tells the best rate."""
 TAILS = 4.0
 """Degrees of freedom of the law's error: it is usually good, and now and then far off."""
-GRID: NDArray[np.float64] = np.linspace(math.log(1e-7), math.log(1e2), 4145)
-"""Log rates at which beliefs are held: steps of 0.005."""
 
 
 @dataclass(frozen=True)
@@ -100,55 +102,6 @@ def normal(log_density: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One short run."""
-
-    rate: float
-    loss: float
-    """Mean training loss of its tail; infinite when it diverged."""
-    error: float
-    """Standard error of that mean, pairing with the other rates left out."""
-
-
-@dataclass(frozen=True)
-class Bowl:
-    """A parabola through short runs: loss = lowest + curvature/2 (log rate - center)^2."""
-
-    center: float
-    """Log rate."""
-    sd: float
-    """Standard error of the center."""
-    curvature: float
-    lowest: float
-
-
-def fit(points: Sequence[Point]) -> Bowl | None:
-    """Through the best point and its neighbours by log rate (least squares, weights from the errors); None while the best
-    lies at an edge, or where no minimum is to be seen."""
-    finite = sorted((p for p in points if math.isfinite(p.loss)), key=lambda p: p.rate)
-    if len(finite) < 3:
-        return None
-    best = min(range(len(finite)), key=lambda i: finite[i].loss)
-    if best in (0, len(finite) - 1):
-        return None
-    near = finite[best - 1 : best + 2]
-    x = np.log([p.rate for p in near])
-    y = np.array([p.loss for p in near])
-    errors = np.array([max(p.error, 1e-9) for p in near])
-    design = np.stack([np.ones(3), x - x[1], (x - x[1]) ** 2], 1)
-    inverse = np.linalg.inv(design)
-    _, slope, bend = inverse @ y
-    if bend <= 0:
-        return None
-    shift = -slope / (2 * bend)
-    gradient = np.array([0.0, -1 / (2 * bend), slope / (2 * bend**2)])
-    sd = float(np.sqrt(gradient @ inverse @ np.diag(errors**2) @ inverse.T @ gradient))
-    reach = (x[-1] - x[0]) / 2
-    lowest = float(y[1] + slope * shift + bend * shift**2)
-    return Bowl(float(x[1] + np.clip(shift, -reach, reach)), min(sd, reach), float(2 * bend), lowest)
-
-
-@dataclass(frozen=True)
 class Probe:
     """How the short runs stand for the whole one."""
 
@@ -161,9 +114,10 @@ class Probe:
 def probe(choices: Choices, context: int, share: float) -> Probe | None:
     """Short runs of `share` of the samples; None where they would be too short to say anything."""
     least = max(SMALLEST * choices.batch, min(choices.batch, LEAST_BATCH_TARGETS / context))
+    fewest = LEAST_STEPS if context > 1 else LEAST_STEPS_OF_SAMPLES
     batch = max(1, round(max(least, choices.batch * share**0.571)))
     n_steps = int(share * choices.n_steps * choices.batch / batch)
-    return Probe(share, batch, n_steps) if n_steps >= LEAST_STEPS else None
+    return Probe(share, batch, n_steps) if n_steps >= fewest else None
 
 
 def cost(choices: Choices, asked: Probe) -> float:
@@ -180,12 +134,14 @@ def affordable(choices: Choices, context: int, each: float) -> Probe | None:
 
 @dataclass
 class Measurement:
-    """Short runs at several rates, started at the law's and spread until the best lies between two others."""
+    """Short runs at several rates, started at the law's and spread until the best lies well between two others."""
 
     run_trial: RunTrial
     choices: Choices
     probe: Probe
     seed: int
+    proxy_sd: float = PROXY_SD
+    """How far off their best rate may be."""
     points: list[Point] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -200,7 +156,7 @@ class Measurement:
         self.seconds += time.perf_counter() - began
 
     def spread(self, center: float, allowed_s: float) -> None:
-        """The center, a neighbour on each side, then on towards the lower side, while time is left for another."""
+        """The center, a neighbour on each side, then where the best is thought to be, while time is left for another."""
         for rate in (center, center * RATIO, center / RATIO):
             if self.has_time(allowed_s):
                 self.run(rate)
@@ -213,26 +169,22 @@ class Measurement:
         return self.seconds * (done + 1) / max(1, done) <= allowed_s
 
     def beyond(self) -> float | None:
-        """The next rate where the best so far lies at an edge."""
+        """The next rate, where the best lies near the outermost one so far or beyond it; None when it lies between."""
         rates = sorted(p.rate for p in self.points)
-        best = min(self.points, key=lambda p: p.loss).rate
-        if math.isinf(min(p.loss for p in self.points)) or best == rates[0]:
-            return rates[0] / RATIO
-        return rates[-1] * RATIO if best == rates[-1] else None
+        lowest, highest, found = math.log(rates[0]), math.log(rates[-1]), located(self.points)
+        if found is None:
+            return rates[0] / RATIO**2
+        if found.center > highest - NEAR_EDGE:
+            return math.exp(min(highest + FURTHEST, max(highest + NEAR_EDGE, found.center)))
+        if found.center < lowest + NEAR_EDGE:
+            return math.exp(max(lowest - FURTHEST, min(lowest - NEAR_EDGE, found.center)))
+        return None
 
 
-def point(rate: float, outcome: Outcome) -> Point:
-    """The tail of a short run; infinite when it diverged or ended above where it began."""
-    tail = outcome.tail()
-    if outcome.diverged or mean(tail) > 1.5 * outcome.losses[0] + 1e-9:
-        return Point(rate, math.inf, 0.0)
-    return Point(rate, mean(tail), stdev(tail) / math.sqrt(len(tail)))
-
-
-def pays(law: Belief, share: float) -> bool:
+def pays(law: Belief, share: float, proxy_sd: float = PROXY_SD) -> bool:
     """Whether short runs that cost `share` of the run are worth it: what they are expected to save of the loss, as compute,
     against their cost. The saving is that of a belief as sharp as law and measurement together."""
-    saved = law.best()[1] - law.seen(law.mean, PROXY_SD).best()[1]
+    saved = law.best()[1] - law.seen(law.mean, proxy_sd).best()[1]
     return saved * COMPUTE_PER_LOSS / 100 > share
 
 
@@ -242,18 +194,18 @@ def settle(law: Decision, draft: Draft, choices: Choices, step_s: float, run_tri
     run_s, before = choices.n_steps * step_s, Belief.of_law(law.value, sd_of(law))
     if draft.recipe.plan.budget.unit == "prior":
         return unmeasured(law, 'plan.budget is "prior"')
-    allowed_s = draft.left_s(run_s)
-    asked = affordable(choices, draft.context, (allowed_s / USUAL_RUNS - START_S) / run_s)
+    allowed_s, proxy_sd = draft.left_s(run_s), PROXY_SD if draft.context > 1 else PROXY_SD_OF_SAMPLES
+    asked = affordable(choices, draft.context, min(MOST_COST, (allowed_s / USUAL_RUNS - START_S) / run_s))
     if asked is None:
         left = f"{max(0.0, allowed_s):.2g} s of plan.budget are left"
-        return unmeasured(law, f"{left}, too little for {USUAL_RUNS} runs of {LEAST_STEPS} steps")
-    if not pays(before, USUAL_RUNS * cost(choices, asked)):
+        return unmeasured(law, f"{left}, too little for {USUAL_RUNS} short runs that say something")
+    if not pays(before, USUAL_RUNS * cost(choices, asked), proxy_sd):
         return unmeasured(
             law, "the law is known well enough that short runs would cost more than they are expected to save"
         )
-    measured = Measurement(run_trial, choices, asked, draft.seed)
+    measured = Measurement(run_trial, choices, asked, draft.seed, proxy_sd)
     measured.spread(law.value, allowed_s)
-    if len(measured.points) < LEAST_RUNS:
+    if len(measured.points) < USUAL_RUNS:
         return unmeasured(law, f"only {len(measured.points)} short runs could be made within plan.budget")
     return decided(law, before, measured)
 
@@ -271,30 +223,21 @@ def sd_of(law: Decision) -> float:
 
 def decided(law: Decision, before: Belief, measured: Measurement) -> Decision:
     """optimizer.lr after the short runs."""
-    bowl = fit(measured.points)
+    found, p = located(measured.points), measured.probe
     after = before
-    if bowl is not None:
-        after = before.seen(bowl.center + PROXY_SHIFT, math.hypot(bowl.sd, PROXY_SD))
-    else:
-        after = edged(before, measured.points)
+    if found is not None:
+        after = before.seen(found.center, math.hypot(found.sd, measured.proxy_sd))
     rate, cost = after.best()
     rate = float(f"{rate:.3g}")
-    p = measured.probe
     said = f"{len(measured.points)} short runs of {p.n_steps} steps in batches of {p.batch}"
-    seen = f"lie lowest at {math.exp(bowl.center):.2g}" if bowl else "show no minimum between them"
+    seen = f"place the best rate at {math.exp(found.center):.2g}" if found else "all diverged"
     why = f"The law gives {law.value:g}; {said} {seen}; weighed by how well each is known: {rate:g}."
     return Decision(
-        law.name, rate, "measured: short runs", why, f"{law.source}; docs/LOG.md, what tells the best rate", law.valid, bowl is not None,
+        law.name, rate, "measured: short runs", why, f"{law.source}; docs/LOG.md, what tells the best rate", law.valid, found is not None,
         after.quantile(0.1), after.quantile(0.9), if_wrong=f"about {cost:.1g}% of the loss expected, by this uncertainty",
-        evidence=evidence(measured, bowl, rate),
+        evidence=evidence(measured, found, rate),
         alternatives=tuple({"value": q.rate, "why": told(q)} for q in sorted(measured.points, key=lambda q: q.rate)),
     )  # fmt: skip
-
-
-def edged(before: Belief, points: Sequence[Point]) -> Belief:
-    """Where the best run lies at an edge: the optimum is at it or beyond, as far as the short runs can tell."""
-    best = min(points, key=lambda p: p.loss)
-    return before.seen(math.log(best.rate) + PROXY_SHIFT, math.hypot(math.log(RATIO), PROXY_SD))
 
 
 def told(p: Point) -> str:
@@ -302,14 +245,14 @@ def told(p: Point) -> str:
     return f"ended at {p.loss:.4g}" if math.isfinite(p.loss) else "diverged"
 
 
-def evidence(measured: Measurement, bowl: Bowl | None, chosen: float) -> dict[str, object]:
+def evidence(measured: Measurement, found: Located | None, chosen: float) -> dict[str, object]:
     """For the report to draw."""
     shown = sorted((p for p in measured.points if math.isfinite(p.loss)), key=lambda p: p.rate)
-    found: dict[str, object] = {
+    drawn: dict[str, object] = {
         "plot": "points", "x": "learning rate", "y": "training loss at the end of a short run", "log_x": True,
         "points": [[p.rate, p.loss, p.error] for p in shown], "chosen": chosen,
     }  # fmt: skip
-    if bowl is not None:
+    if found is not None:
         xs = np.linspace(math.log(shown[0].rate), math.log(shown[-1].rate), 31)
-        found["curve"] = [[math.exp(x), bowl.lowest + bowl.curvature / 2 * (x - bowl.center) ** 2] for x in xs]
-    return found
+        drawn["curve"] = [[math.exp(x), found.loss(float(x))] for x in xs]
+    return drawn

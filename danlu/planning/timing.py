@@ -22,8 +22,8 @@ BETTER = 0.97
 """A rival must take at most this share of the time to replace what there is: below that it is noise."""
 MEMORY_SHARE = 0.7
 """Of the free memory, what a step may be expected to take (Fujii 2024: below 80% of the estimate nothing ran out)."""
-TIMING_SHARE = 0.5
-"""Of plan.budget, what timing may take."""
+TIMING_SHARE, THREADS_SHARE = 0.25, 0.5
+"""Of plan.budget, what has been spent when no other layout is timed any more; threads, which matter most, are timed longer."""
 COMPILE_S = 60.0
 """What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
 
@@ -124,17 +124,24 @@ def fitted(draft: Draft, choices: Choices, bench: Bench | None) -> Choices:
     """The first layout rehearsed, and cut into smaller micro-batches or recomputed where it would not fit."""
     if bench is None:
         return choices
-    train = draft.recipe.train
-    choices, why = bench.fitted(choices, train.micro_batch == "auto", train.recompute == "auto")
+    train, length = draft.recipe.train, draft.length
+    ends = (
+        {"time_limit_s": length.amount}
+        if length.unit == "seconds"
+        else {"n_steps": draft.steps_of(length, choices.batch)}
+    )
+    run = choices.model_copy(update=ends)  # so that a rehearsal knows what it may cost
+    run, why = bench.fitted(run, train.micro_batch == "auto", train.recompute == "auto")
+    choices = run.model_copy(update={"n_steps": choices.n_steps, "time_limit_s": None})
     draft.fit, draft.look_s = why, bench.of(choices, is_whole=True).look_s or None
     if choices.recompute and train.recompute == "auto":
         draft.derive("train.recompute", True, why, "measured")
     return choices
 
 
-def deadline_of(draft: Draft, batch: int, step_s: float) -> float:
+def deadline_of(draft: Draft, batch: int, step_s: float, share: float = TIMING_SHARE) -> float:
     """When timing must end: its share of plan.budget. A machine's dials are tried before anything else."""
-    return time.monotonic() + draft.left_s(draft.run_s(batch, step_s), TIMING_SHARE)
+    return time.monotonic() + draft.left_s(draft.run_s(batch, step_s), share)
 
 
 def time_dial(

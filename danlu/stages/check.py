@@ -6,17 +6,15 @@ shape that does not fit is found now; what backward would keep is counted on the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any
 
 from danlu.base.contracts import Batch
 from danlu.base.settings import Settings
 from danlu.base.units import parse_length, short_count
-from danlu.build import is_samples
+from danlu.build import is_samples, on_meta
 from danlu.data.survey import estimate
 from danlu.planning import hardware, priors, sizing
 from danlu.planning.corpus import tokens_in, vocabulary
@@ -112,7 +110,7 @@ def weigh(recipe: Recipe, n_vocabulary: int) -> Weights:
 
     settings: Any = recipe.model
     task: Any = recipe.task
-    with without_compiler(), torch.device("meta"):
+    with on_meta():
         model = settings.build(n_vocabulary, recipe.seed).to("meta")
         tokens = torch.zeros(1, settings.context, dtype=torch.int64)
         with kept_bytes() as kept:
@@ -134,34 +132,6 @@ def optimizer_tensors(recipe: Recipe, model: Any) -> list[Any]:
     settings: Any = recipe.optimizer
     fill = {name: 1e-3 for name in ("lr", "weight_decay", "beta2") if getattr(settings, name, None) == "auto"}
     return list(settings.model_copy(update=fill).build(model).tensors().values())
-
-
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """Spare `check` 0.6 s: torch's shape functions load the whole compiler, only to mark themselves as not for it.
-
-    A stand-in takes the marks and is gone with them afterwards; where the compiler is loaded already, nothing is done.
-    """
-    import torch
-
-    name, marked = "torch._dynamo", []
-    if name in sys.modules:
-        yield
-        return
-
-    def disable(function: Any, *_: Any, **__: Any) -> Any:
-        marked.append(function)
-        return function
-
-    stand_in = ModuleType(name)
-    stand_in.disable = disable  # type: ignore[attr-defined]
-    sys.modules[name] = torch._dynamo = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules[name], torch._dynamo
-        for function in marked:
-            function.__dict__.pop("__dynamo_disable", None)
 
 
 @contextmanager

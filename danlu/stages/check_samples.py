@@ -6,7 +6,7 @@ from typing import Any
 
 from danlu.base.contracts import DataCard
 from danlu.base.units import short_count
-from danlu.build import network
+from danlu.build import network, on_meta
 from danlu.planning import sample_laws
 from danlu.planning.memory import SLOTS
 from danlu.recipe import Recipe
@@ -17,8 +17,6 @@ USUAL_BATCH = 64
 
 def sample_rows(recipe: Recipe) -> tuple[int, int, list[tuple[str, str, str]]]:
     """(parameters, bytes of weights, gradients and optimizer state, rows of the table)."""
-    import torch
-
     data: Any = recipe.data
     task: Any = recipe.task
     features = data.expected()
@@ -27,7 +25,7 @@ def sample_rows(recipe: Recipe) -> tuple[int, int, list[tuple[str, str, str]]]:
         vocab_size=int(features.get("vocab_size", 0)),
     )  # fmt: skip
     task.check(card)
-    with torch.device("meta"):
+    with on_meta():
         model = network(recipe.model, task, card, recipe.seed)
     n_parameters = sum(p.numel() for p in model.parameters())
     optimizer: Any = recipe.optimizer

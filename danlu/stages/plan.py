@@ -48,8 +48,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     if is_samples(recipe):
         return plan_samples(recipe, run, card, progress, lab)
     machine = hardware.look(recipe.train.device, recipe.train.threads)
-    limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
-    draft = Draft(recipe, card, machine, limit)
+    draft = Draft(recipe, card, machine)
     check_data(card, draft.context)
     shape = resolve_shape(draft)
     choices = first_choices(draft, shape)

@@ -15,7 +15,7 @@ from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
 from danlu.base.units import Length
-from danlu.build import network
+from danlu.build import network, on_meta
 from danlu.planning import hardware, learning_rate, sample_laws
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
@@ -23,7 +23,16 @@ from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
-from danlu.planning.timing import AT_LEAST_S, N_TIMED, deadline_of, fitted, smaller, time_dial
+from danlu.planning.timing import (
+    AT_LEAST_S,
+    N_TIMED,
+    THREADS_SHARE,
+    TIMING_SHARE,
+    deadline_of,
+    fitted,
+    smaller,
+    time_dial,
+)
 from danlu.planning.trials import Lab, TimeSteps
 from danlu.recipe import Recipe
 from danlu.training.earlier import expected_loss
@@ -81,8 +90,7 @@ class SampleDraft(Draft):
 def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, lab: Lab) -> Choices:
     """Resolve, time, write plan.json."""
     machine = hardware.look(recipe.train.device, recipe.train.threads)
-    limit = hardware.matmul_rate(machine, "bf16" if machine.has_bf16 else "fp32")
-    draft = SampleDraft(recipe, card, machine, limit)
+    draft = SampleDraft(recipe, card, machine)
     if draft.n_unique < 1:
         raise UserError("data", "must give at least one training sample", got=0, fix="see data.split")
     draft.n_parameters = n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())
@@ -112,9 +120,7 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
 
 def meta_network(recipe: Recipe, card: DataCard) -> Any:
     """The network without memory, for its counts."""
-    import torch
-
-    with torch.device("meta"):
+    with on_meta():
         return network(recipe.model, recipe.task, card, recipe.seed)
 
 
@@ -140,10 +146,10 @@ def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) ->
     """Threads and precision by timing, where they are open: (the fastest, its median seconds a step). Small models are
     often faster on one thread than on all, and on a busy machine most are."""
     train, best = draft.recipe.train, time_steps(choices, N_TIMED, AT_LEAST_S)
-    deadline = deadline_of(draft, choices.batch, median(best))
+    deadline, last = (deadline_of(draft, choices.batch, median(best), share) for share in (TIMING_SHARE, THREADS_SHARE))
     if train.threads == "auto" and choices.device == "cpu" and choices.threads > 1:
         fewer = sorted({choices.threads // 2, 1}, reverse=True)
-        choices, best = time_dial(draft, choices, best, "threads", fewer, time_steps, deadline)
+        choices, best = time_dial(draft, choices, best, "threads", fewer, time_steps, last)
     if train.precision == "auto" and draft.machine.has_bf16:
         choices, best = time_dial(draft, choices, best, "precision", ["bf16"], time_steps, deadline)
     if train.micro_batch == "auto":

@@ -50,6 +50,7 @@ class Alarm:
         self.choices, self.loader, self.diagnosis = choices, loader, diagnosis
         self.sightings = Sightings(recipe, run, card, loader)
         self.batches: Sequence[Batch] = ()
+        self.names: list[str] = []
         self.record: dict[str, Any] = {}
 
     def see(self, step: int, batches: Sequence[Batch]) -> None:
@@ -81,8 +82,8 @@ class Alarm:
     ) -> list[Finding]:  # fmt: skip
         """Findings after the update. `reseed` sets the generators to where the step began."""
         record = self.record | {"loss": loss, "norm": math.hypot(*norms.values()), "lr": lr}
-        names = [n for n, p in parts.model.named_parameters() if p.requires_grad]
-        record["zero"] = [n for n in names if not norms.get(n, 0.0) > 0]
+        self.names = self.names or [n for n, p in parts.model.named_parameters() if p.requires_grad]
+        record["zero"] = [n for n in self.names if not norms.get(n, 0.0) > 0]
         if watch is not None and watch.seen:
             record["layers"] = watch.seen
             if watch.predicted is not None and not (parts.l2 or parts.l1):

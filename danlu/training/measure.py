@@ -36,12 +36,14 @@ from danlu.training.process import Busy, file_pages, held, memory_lines, new_byt
 from danlu.training.state import kept
 from danlu.training.update import Clock
 from danlu.training.usage import peak_bytes, reset_peak
-from danlu.training.validation import SAMPLES_PER_BATCH, TOKENS_PER_BATCH, SampleLook, TextLook
+from danlu.training.validation import TOKENS_PER_BATCH, SampleLook, TextLook
 
 NO_END = 1_000_000
 """Steps of a rehearsal's schedule, and seconds between its checkpoints: it is stopped by hand."""
 N_BATCHES = 4
-"""Batches of a look that are timed; the others are taken to be alike."""
+"""Batches of a look that are timed at most; the others are taken to be alike."""
+LOOK_SHARE = 0.01
+"""Of the run's time, what timing more than one of them may take."""
 
 
 def rehearse(
@@ -101,7 +103,7 @@ def rehearsed(
         found |= {"steps": steps, "steps_bytes": peak_bytes(device), "busy": busy.share()}
         if is_whole:
             found["state_bytes"] = state_bytes(loop)
-            found |= rest_of_run(recipe, loop, train_step, median(steps))
+            found |= rest_of_run(recipe, loop, train_step, choices, median(steps))
             closing = time.perf_counter()
             loop.writer.close()
             found["closing_s"] += time.perf_counter() - closing
@@ -110,7 +112,7 @@ def rehearsed(
     return found | {"file_bytes": lines.get("RssFile", 0)}
 
 
-def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, step_s: float) -> dict[str, float]:
+def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, choices: Choices, step_s: float) -> dict[str, float]:
     """What does not happen in every step: a measured one, a look with a checkpoint, the last checkpoint."""
     found = {"watch_s": 0.0, "look_s": 0.0, "stall_s": 0.0}
     if recipe.train.signals != "never":
@@ -119,7 +121,9 @@ def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, step_s: float
         change(loop, signals_every=None)
     if recipe.evaluate.every != "never":
         change(loop, evaluate_every=loop.state.position.step + 1)
-        times = shorten(loop.validation)
+        times = shorten(
+            loop.validation, LOOK_SHARE * (choices.time_limit_s or choices.n_steps * step_s) / step_s, choices.batch
+        )
         found["look_s"] = times * step(loop, train_step).times.get("evaluate", 0.0)
         change(loop, evaluate_every=None)
     found["stall_s"] = loop.saving_s
@@ -138,24 +142,32 @@ def heaviest_step(loop: Loop, n: int = 256) -> int | None:
     return max(range(n), key=lambda step: int(np.asarray(lengths)[loop.loader.ids_at(step)].max()))
 
 
-def shorten(look: Any) -> float:
-    """Let a look score N_BATCHES batches only, one of them the largest, and say how many times as long it would be."""
+def shorten(look: Any, n_steps: float, n_samples: int) -> float:
+    """Let a look score as many batches as take about as long as `n_steps` updates of `n_samples`, from 1 to N_BATCHES, one of
+    them the largest; how many times as long the whole look would be. A forward pass is a third of an update."""
     if isinstance(look, TextLook):
         whole = min(look.n_targets, len(look.text.tokens))
-        look.n_targets = min(whole, N_BATCHES * TOKENS_PER_BATCH)
+        n = within_reach(3 * n_steps * n_samples / look.batch)
+        look.n_targets = min(whole, n * TOKENS_PER_BATCH)
         return whole / look.n_targets
     if not isinstance(look, SampleLook):
         return 1.0
     offsets, lengths = getattr(look.split, "offsets", None), getattr(look.split, "lengths", None)
     if lengths is not None and offsets is not None and len(offsets) == len(lengths) + 1:
         lengths = np.diff(offsets)  # whole ones: looks crop nothing
-    size = min(SAMPLES_PER_BATCH, getattr(look.split, "at_once", SAMPLES_PER_BATCH))
+    size = min(look.size, getattr(look.split, "at_once", look.size))
+    n = within_reach(3 * n_steps * n_samples / size)
     pieces = [look.rows[i : i + size] for i in range(0, len(look.rows), size)]
     cost = [len(p) if lengths is None else len(p) * int(np.asarray(lengths)[p].max()) for p in pieces]
     order = sorted(range(len(pieces)), key=cost.__getitem__)
-    chosen = sorted({order[(i + 1) * len(order) // N_BATCHES - 1] for i in range(min(N_BATCHES, len(order)))})
+    chosen = sorted({order[(i + 1) * len(order) // n - 1] for i in range(min(n, len(order)))})
     look.rows = np.concatenate([pieces[i] for i in chosen])
     return sum(cost) / sum(cost[i] for i in chosen)
+
+
+def within_reach(n: float) -> int:
+    """Batches of a look that are timed."""
+    return max(1, min(N_BATCHES, int(n)))
 
 
 def state_bytes(loop: Loop) -> int:

@@ -39,7 +39,7 @@ class Sightings:
         self.recipe, self.card, self.loader = recipe, card, loader
         self.task: Any = recipe.task
         self.is_text = not is_samples(recipe)
-        self.recent: deque[NDArray[np.uint64]] = deque(maxlen=REPEAT_WINDOW)
+        self.recent: deque[frozenset[int]] = deque(maxlen=REPEAT_WINDOW)
         self.pool: list[Arrays] | None = []
         self.pooled: dict[str, Any] = {}
         self.held, self.facts = self.held_out(run)
@@ -82,13 +82,13 @@ class Sightings:
         arrays = joined([arrays_of(b) for b in batches])
         inputs, targets = inputs_of(arrays), arrays.get("targets")
         hashes = look.fingerprints(inputs)
-        own = 1 - len(np.unique(hashes)) / len(hashes)
-        seen = np.isin(hashes, np.concatenate([*self.recent])).mean() if self.recent else 0.0
-        self.recent.append(hashes)
-        found: dict[str, Any] = {"n": len(hashes), "repeat": round(max(own, float(seen)), 4)}
+        words = hashes.tolist()
+        own, seen = len(words) - len(set(words)), sum(any(w in batch for batch in self.recent) for w in words)
+        self.recent.append(frozenset(words))
+        found: dict[str, Any] = {"n": len(words), "repeat": round(max(own, seen) / len(words), 4)}
         if len(self.held):
             mine = look.grams(inputs["tokens"], look.GRAM) if self.is_text else hashes
-            found |= {"held": int(np.isin(mine, self.held).sum()), "n_held": len(mine)}
+            found |= {"held": look.n_among(mine, self.held), "n_held": len(mine)}
         if targets is not None:
             labels = look.label_numbers(targets)
             spread = labels.var(0, ddof=1) if len(labels) > 1 else np.zeros(labels.shape[1])

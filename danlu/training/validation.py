@@ -19,8 +19,8 @@ from danlu.tasks.language_scores import Sums, validation_sums
 
 TOKENS_PER_BATCH = 16_384
 """Tokens that go through the model together while scoring."""
-SAMPLES_PER_BATCH = 256
-"""The same for samples by number."""
+SAMPLES_PER_BATCH, MORE_THAN_TRAINING = 256, 4
+"""The same for samples by number; not more than so many updates' batches, or 32."""
 
 
 class Look(Protocol):
@@ -92,6 +92,7 @@ class SampleLook:
         data: Any = recipe.data
         self.task: Any = recipe.task
         self.split, self.card = data.open(run.data, card, "validation"), card
+        self.size = min(SAMPLES_PER_BATCH, max(32, MORE_THAN_TRAINING * choices.batch))
         n, most = len(self.split), recipe.evaluate.during_samples
         self.rows = np.arange(n) if n <= most else np.arange(most) * n // most
         self.device = torch.device(choices.device)
@@ -104,7 +105,7 @@ class SampleLook:
         """The loss and every metric."""
         predictions: list[Any] = []
         truths: list[Any] = []
-        blocks = self.scored(model, SAMPLES_PER_BATCH, predictions, truths)
+        blocks = self.scored(model, self.size, predictions, truths)
         found = {"loss": sum(b[0] for b in blocks) / max(1, sum(b[1] for b in blocks))}
         if predictions:
             found = self.task.scorer(predictions, truths, self.card).values() | found
@@ -112,7 +113,7 @@ class SampleLook:
 
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
         """Samples in about N_BLOCKS pieces."""
-        return self.scored(model, min(SAMPLES_PER_BATCH, -(-len(self.rows) // N_BLOCKS)))
+        return self.scored(model, min(self.size, -(-len(self.rows) // N_BLOCKS)))
 
     @torch.no_grad()
     def scored(

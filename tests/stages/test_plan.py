@@ -26,9 +26,8 @@ def stopwatch(seconds_of):
 def short_run(trial):
     """A short run whose loss is lowest at a rate of 0.01."""
     n, rate = trial.choices.n_steps, trial.choices.optimizer["lr"]
-    return Outcome(
-        (3.0,) * (n // 2) + (2.0 + 0.05 * math.log(rate / 0.01) ** 2,) * (n - n // 2), (1.0,) * n, (), 0.01, 0.001
-    )
+    end = 5.0 - 3.0 * math.exp(-(math.log(rate / 0.01) ** 2) / (2 * 2.2**2))
+    return Outcome((5.0,) * (n // 2) + (end,) * (n - n // 2), (1.0,) * n, (), 0.01, 0.001)
 
 
 def planned(tiny_run, seconds_of=lambda c: 0.01, **sections):
