@@ -40,13 +40,14 @@ LEAST_STEPS, LEAST_STEPS_OF_SAMPLES = 24, 100
 the law did: docs/LOG.md)."""
 LEAST_BATCH_TARGETS = 64
 """Samples times context of the smallest batch that a short run is made of."""
-USUAL_RUNS, START_S = 3, 0.02
+USUAL_RUNS, START_S = 2, 0.02
 """Short runs that are usually made, the fewest that are; and seconds to set one up."""
-MOST_SHARE, SMALLEST, MOST_COST = 0.03, 1 / 8, 0.01
-"""Most of the run's samples that a short run sees; its smallest batch over the run's; the most of the run's time it may take."""
+MOST_SHARE, SMALLEST, USUAL_COST = 0.03, 1 / 8, 0.006
+"""Most of the run's samples that a short run sees; its smallest batch over the run's; the share of the run's time that it
+takes, unless that is too short to say anything. (Runs twice as long told no more: docs/LOG.md.)"""
 FIXED = 0.4
 """Of a step's time, what does not shrink with the batch: t(B') = t(B) (FIXED + (1 - FIXED) B' / B), until it is timed."""
-PROXY_SD, PROXY_SD_OF_SAMPLES = 0.45, 0.75
+PROXY_SD, PROXY_SD_OF_SAMPLES = 0.35, 0.75
 """How far the best rate of short runs lies from that of the whole run, sd of the log: texts (five tasks), and samples by
 number (five of seven tasks; the other two were off by 1.8 and 2.3): docs/LOG.md, what tells the best rate."""
 TAILS = 4.0
@@ -126,10 +127,12 @@ def cost(choices: Choices, asked: Probe) -> float:
     return asked.n_steps * step / choices.n_steps
 
 
-def affordable(choices: Choices, context: int, each: float) -> Probe | None:
-    """The longest short runs that cost no more than `each` of the whole run; None where they would say nothing."""
+def affordable(choices: Choices, context: int, most: float) -> Probe | None:
+    """Short runs that cost USUAL_COST of the whole run, or as little above it as says something; None where that is more
+    than `most`."""
     fits = [p for share in np.geomspace(MOST_SHARE, 1e-4, 60) if (p := probe(choices, context, float(share)))]
-    return next((p for p in fits if cost(choices, p) <= each), None)
+    found = next((p for p in fits if cost(choices, p) <= min(most, USUAL_COST)), fits[-1] if fits else None)
+    return found if found is not None and cost(choices, found) <= most else None
 
 
 @dataclass
@@ -156,8 +159,8 @@ class Measurement:
         self.seconds += time.perf_counter() - began
 
     def spread(self, center: float, allowed_s: float) -> None:
-        """The center, a neighbour on each side, then where the best is thought to be, while time is left for another."""
-        for rate in (center, center * RATIO, center / RATIO):
+        """One on each side of the center, then where the best is thought to be, while time is left for another."""
+        for rate in (center * RATIO, center / RATIO):
             if self.has_time(allowed_s):
                 self.run(rate)
         while len(self.points) < MOST_RUNS and self.has_time(allowed_s) and (further := self.beyond()) is not None:
@@ -195,7 +198,7 @@ def settle(law: Decision, draft: Draft, choices: Choices, step_s: float, run_tri
     if draft.recipe.plan.budget.unit == "prior":
         return unmeasured(law, 'plan.budget is "prior"')
     allowed_s, proxy_sd = draft.left_s(run_s), PROXY_SD if draft.context > 1 else PROXY_SD_OF_SAMPLES
-    asked = affordable(choices, draft.context, min(MOST_COST, (allowed_s / USUAL_RUNS - START_S) / run_s))
+    asked = affordable(choices, draft.context, (allowed_s / USUAL_RUNS - START_S) / run_s)
     if asked is None:
         left = f"{max(0.0, allowed_s):.2g} s of plan.budget are left"
         return unmeasured(law, f"{left}, too little for {USUAL_RUNS} short runs that say something")
