@@ -30,8 +30,9 @@ BELOW, ABOVE, BEND = 0.81, 1.0, 0.24
 COMPUTE_PER_LOSS = 10.0
 """Per cent of compute that one per cent of the loss is worth: 7 to 12 on language models of 20 s (the slopes of
 benchmarks/planning.md); more on large ones (planning-science: 0.2% of loss is 4 to 7% of compute)."""
-RATIO = 3.0
-"""Between the rates of neighbouring short runs."""
+RATIO, SHIFT = 3.0, 1.5
+"""The first two short runs are RATIO above and below the law's rate over SHIFT: rates too low tell by how much, rates too
+high hardly do."""
 NEAR_EDGE, FURTHEST = 0.5, 2.2
 """A best rate nearer than this (log rate) to the outermost one tried is looked at from its other side; how far out at most."""
 MOST_RUNS = 6
@@ -160,7 +161,7 @@ class Measurement:
 
     def spread(self, center: float, allowed_s: float) -> None:
         """One on each side of the center, then where the best is thought to be, while time is left for another."""
-        for rate in (center * RATIO, center / RATIO):
+        for rate in (center * RATIO / SHIFT, center / RATIO / SHIFT):
             if self.has_time(allowed_s):
                 self.run(rate)
         while len(self.points) < MOST_RUNS and self.has_time(allowed_s) and (further := self.beyond()) is not None:
