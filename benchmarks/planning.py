@@ -212,7 +212,7 @@ def plan_of(task: Task, budget: str, factor: float = 1.0) -> dict[str, Any]:
     from danlu.planning import learning_rate
     from danlu.stages.plan import plan
 
-    key = fingerprint([task.recipe, task.n_samples, budget, factor, "plan 2"])
+    key = fingerprint([task.recipe, task.n_samples, budget, factor, "plan 3"])
     if PLANS.is_file():
         for line in PLANS.read_text(encoding="utf-8").splitlines():
             if (row := json.loads(line))["key"] == key:
