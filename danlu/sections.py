@@ -68,8 +68,9 @@ class Train(Settings):
     start_from: str = "none"
     """A run folder whose best weights this run starts from: those of the same name and shape are taken, the others
     are said. "none": from fresh weights."""
-    patience: PositiveInt | NoneWord = "none"
-    """Stop after this many evaluations in a row without a new best validation loss."""
+    patience: PositiveInt | NoneWord | Auto = "none"
+    """Stop after this many evaluations in a row without a new best validation loss. auto: once three in a row are worse than
+    the best by more than chance (three standard errors of their difference on the same pieces of the split)."""
     target: float | NoneWord = "none"
     """Stop once the validation loss is at or below this (nats per target)."""
     plateau: Fraction | NoneWord = "none"

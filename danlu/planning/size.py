@@ -125,13 +125,13 @@ class Surface:
         x = self.columns(n, d)[best]
         return float(x @ np.linalg.solve(X.T @ X + 1e-4 * np.eye(3), x))
 
-    def knows(self, n: float, d: float) -> bool:
-        """Whether N and D' lie within REACH of the ladder, and it is long enough."""
+    def knows(self, n: float, d: float, reach: float = REACH) -> bool:
+        """Whether N and D' lie within `reach` of the ladder, and it is long enough."""
         sizes, tokens = [r.n_parameters for r in self.ladder], [r.worth for r in self.ladder]
         return (
             len(self.ladder) >= LEAST_RUNS
-            and min(sizes) / REACH <= n <= REACH * max(sizes)
-            and min(tokens) / REACH <= d <= REACH * max(tokens)
+            and min(sizes) / reach <= n <= reach * max(sizes)
+            and min(tokens) / reach <= d <= reach * max(tokens)
         )
 
 
@@ -202,38 +202,40 @@ BytesOf = Callable[[float], float]
 
 
 def size_of(
-    ladder: Sequence[Rung], budget: Budget, token_s: SecondsPerToken, bytes_of: BytesOf | None = None
+    ladder: Sequence[Rung],
+    budget: Budget,
+    token_s: SecondsPerToken,
+    bytes_of: BytesOf | None = None,
+    reach: float = REACH,
 ) -> tuple[Decision | None, Prediction]:
     """(model.size, the loss to come) of lowest predicted loss within the budget. `token_s` gives measured seconds a training
     token at N, `bytes_of` the upper bound of memory. No decision, and "don't know", where the ladder is too short or the
-    optimum lies further from it than REACH."""
+    optimum lies further from it than `reach`, in size or in tokens."""
     surface = fit(ladder)
     ends = [r.n_parameters for r in surface.ladder]
     if len(ends) < LEAST_RUNS:
         return None, unknown(
             VALIDATION_LOSS, "nats per target", f"{len(ends)} runs that ended well are too few: {LEAST_RUNS} at least"
         )
-    options = []
-    for n in np.geomspace(min(ends) / REACH, REACH * max(ends), 121):
-        d = affordable(float(n), budget, token_s)
-        if (
-            d >= 1
-            and (bytes_of is None or bytes_of(float(n)) <= budget.bytes)
-            and surface.knows(float(n), worth(d, budget.n_unique))
-        ):
-            options.append((float(n), d))
+    options, edges = [], set()
+    for n in map(float, np.geomspace(min(ends) / reach / 1.1, 1.1 * reach * max(ends), 123)):
+        d = affordable(n, budget, token_s)
+        if d < 1 or (bytes_of is not None and bytes_of(n) > budget.bytes):
+            continue
+        if surface.knows(n, worth(d, budget.n_unique), reach):
+            options.append((n, d))
+        else:
+            edges.add(len(options))  # what lies beyond this option is not known
     if not options:
         return None, unknown(
             VALIDATION_LOSS,
             "nats per target",
-            f"the budget lies more than {REACH:g} times outside the ladder, or nothing fits",
+            f"the budget lies more than {reach:g} times outside the ladder, or nothing fits",
         )
     fresh = [worth(d, budget.n_unique) for _, d in options]
     expected = [surface.at(n, w) for (n, _), w in zip(options, fresh, strict=True)]
     best = int(np.argmin([mean for mean, _ in expected]))
-    if best in (0, len(options) - 1) and math.isclose(
-        options[best][0], (min(ends) / REACH, REACH * max(ends))[best > 0]
-    ):
+    if (best == 0 and 0 in edges) or (best == len(options) - 1 and len(options) in edges):
         return None, unknown(
             VALIDATION_LOSS, "nats per target", "the best size lies at the end of what the ladder can tell"
         )
@@ -242,7 +244,7 @@ def size_of(
     why = f"of {len(options)} sizes within the budget, {short_count(n)} parameters on {short_count(d)} tokens come out lowest"
     decision = Decision(
         "model.size", short_count(n), "measured", f"{why}: {mean:.4g}.", "a ladder of short runs; Hoffmann 2022, 2203.15556, section 3.3",
-        f"within {REACH:g} times the ladder", min(ends) <= n <= max(ends), low, high,
+        f"within {reach:g} times the ladder", min(ends) <= n <= max(ends), low, high,
         evidence={"ladder": [[r.n_parameters, r.n_tokens, r.loss] for r in surface.ladder]},
     )  # fmt: skip
     sd = math.hypot(sd, surface.noise * mean)

@@ -18,10 +18,13 @@ def is_open(model: Any) -> bool:
 
 
 def compute_of(length: Any, n_unique: int, gflops: float) -> float:
-    """FLOPs that a time allows at `gflops` (1e9 FLOPs a second); without a time, what 4 epochs of the data deserve."""
+    """FLOPs that a time allows at `gflops` (1e9 FLOPs a second), or that the tokens of a length deserve (20 a parameter);
+    4 epochs of the data where it is auto or counts updates."""
     if isinstance(length, Length) and length.unit == "seconds":
         return length.amount * gflops * 1e9
     n_tokens = float(priors.MAX_EPOCHS * n_unique)
+    if isinstance(length, Length) and length.unit in ("tokens", "epochs"):
+        n_tokens = length.amount * (n_unique if length.unit == "epochs" else 1)
     return 6.0 * n_tokens * n_tokens / 20
 
 

@@ -7,20 +7,21 @@ open. Training and every resume read only that, so neither the curve nor the sch
 from __future__ import annotations
 
 import dataclasses
+from statistics import median
 from typing import Any
 
 from danlu.base.contracts import DataCard, Progress
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, read_json
-from danlu.base.units import Length
+from danlu.base.units import Length, parse_count
 from danlu.build import is_samples
 from danlu.models.decoder_settings import DecoderShape
-from danlu.planning import hardware, learning_rate, priors
+from danlu.planning import hardware, ladder, learning_rate, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.forks import with_forks
 from danlu.planning.layouts import Bench
-from danlu.planning.ledger import write_plan
+from danlu.planning.ledger import Decision, write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
 from danlu.planning.sizing import compute_of, is_open, sized
 from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
@@ -50,7 +51,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     draft = Draft(recipe, card, machine)
     check_data(card, draft.context)
-    shape = resolve_shape(draft)
+    shape = resolve_shape(draft, lab)
     choices = first_choices(draft, shape)
     progress("timing", 1, 4)
     choices = fitted(draft, choices, lab.bench)
@@ -75,19 +76,39 @@ def check_data(card: DataCard, context: int) -> None:
         )  # fmt: skip
 
 
-def resolve_shape(draft: Draft) -> DecoderShape:
+def resolve_shape(draft: Draft, lab: Lab) -> DecoderShape:
     """The model's numbers; a size of auto comes from the budget and the data."""
     settings: Any = draft.recipe.model
     if is_open(settings):
         flops = compute_of(draft.recipe.train.length, draft.n_unique, draft.expected_gflops)
-        settings, decision = sized(settings, draft.card.vocab_size, draft.n_unique, flops)
-        draft.decide(decision)
+        by_law, law = sized(settings, draft.card.vocab_size, draft.n_unique, flops)
+        value = draft.decide(measured_size(draft, by_law, law, lab))
+        settings = settings.model_copy(update={"size": parse_count(value)})
     shape: DecoderShape = settings.shape(draft.card.vocab_size)
     why = f"{shape.n_layers} layers of width {shape.width} have {shape.n_parameters:,} parameters"
     for name in ("n_layers", "width", "n_heads", "n_kv_heads"):
         if getattr(settings, name) == "auto":
             draft.derive(f"model.{name}", getattr(shape, name), why)
     return shape
+
+
+def measured_size(draft: Draft, by_law: Any, law: Decision, lab: Lab) -> Decision:
+    """model.size by a ladder of short runs, where plan.budget allows one and the length does not hang on the size."""
+    if draft.recipe.plan.budget.unit == "prior" or draft.recipe.train.length == "auto":
+        given = "train.length is auto" if draft.recipe.train.length == "auto" else 'plan.budget is "prior"'
+        return ladder.unmeasured(law, given)
+
+    def shape_of(n_parameters: float) -> DecoderShape | None:
+        try:
+            shape: DecoderShape = by_law.model_copy(update={"size": round(n_parameters)}).shape(draft.card.vocab_size)
+        except UserError:
+            return None
+        return shape
+
+    aside = Draft(draft.recipe, draft.card, draft.machine)  # what it notes of the law's size is not the plan's
+    choices = first_choices(aside, by_law.shape(draft.card.vocab_size))
+    step_s = median(lab.time_steps(choices, 2, 0.0))
+    return ladder.measured(law, shape_of, draft, choices, step_s, lab.run_trial)
 
 
 def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:

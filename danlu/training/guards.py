@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from danlu.planning.noise import paired_noise
+from danlu.planning.trials import Look
 from danlu.sections import Train
 
 Verdict = Literal["update", "skip", "roll back", "stop"]
 SPIKE_WINDOW, SPIKE_MIN, SPIKE_SCORE = 100, 30, 8.0
 """Losses looked back at; losses needed to judge; robust standard deviations that make a spike."""
 MAX_ROLL_BACKS = 3
+WORSE, N_WORSE, LEAST_PIECES = 3.0, 3, 4
+"""train.patience of auto: standard errors above the best look that chance does not explain (not 2: the best of many looks
+owes a part of it to chance), such looks in a row that end a run, and the fewest pieces that tell a standard error."""
 
 
 @dataclass
@@ -73,16 +78,35 @@ def spike_score(loss: float, recent: Sequence[float]) -> float:
     return (loss - middle) / max(spread, 1e-3 * abs(middle), 1e-12)
 
 
+def excess_score(best: Sequence[tuple[float, int]], now: Sequence[tuple[float, int]]) -> float:
+    """How many standard errors the loss now lies above the best, by the same pieces of the split (planning/noise.py); 0 where
+    there are fewer than LEAST_PIECES, or the difference is not finite."""
+    if len(best) != len(now) or len(now) < LEAST_PIECES:
+        return 0.0
+    looks = [
+        Look(0, sum(a for a, _ in p) / max(1, sum(n for _, n in p)), tuple((a, n) for a, n in p)) for p in (best, now)
+    ]
+    noise = paired_noise(*looks) * abs(looks[0].loss + looks[1].loss) / 2
+    excess = looks[1].loss - looks[0].loss
+    if math.isinf(excess) or math.isnan(excess):
+        return math.inf if excess > 0 else 0.0
+    return excess / noise if noise > 0 else 0.0
+
+
 @dataclass
 class Stopper:
     """Decides after each evaluation whether the run has got where it was going."""
 
-    patience: int | None
+    patience: int | Literal["auto"] | None
     target: float | None
     plateau: float | None
     best: float = math.inf
     best_step: int = 0
     n_stale: int = 0
+    best_pieces: list[tuple[float, int]] = field(default_factory=list)
+    """(loss sum, targets) of each piece of the split at the best look."""
+    n_worse: int = 0
+    """Looks in a row that were worse than the best by more than chance."""
 
     @classmethod
     def of(cls, train: Train) -> Stopper:
@@ -90,15 +114,25 @@ class Stopper:
         patience, target, plateau = (None if x == "none" else x for x in (train.patience, train.target, train.plateau))
         return cls(patience, target, plateau)  # type: ignore[arg-type]
 
-    def see(self, step: int, loss: float) -> tuple[bool, str]:
-        """(is this the best so far, why to stop or ""). A loss that is not finite is never the best."""
+    def see(self, step: int, loss: float, pieces: Sequence[tuple[float, int]] = ()) -> tuple[bool, str]:
+        """(is this the best so far, why to stop or ""). A loss that is not finite is never the best. `pieces`: (loss sum,
+        targets) of fixed pieces of the split."""
         before, is_best = self.best, loss < self.best
         self.n_stale = 0 if is_best else self.n_stale + 1
         if is_best:
             self.best, self.best_step = loss, step
+        if self.patience == "auto":
+            if is_best:
+                self.best_pieces = [(float(a), int(n)) for a, n in pieces]
+            score = excess_score(self.best_pieces, pieces)
+            self.n_worse = self.n_worse + 1 if score > WORSE else 0
+            if self.n_worse >= N_WORSE:
+                best = f"the best, {self.best:.4f} at step {self.best_step}"
+                why = f"validation loss {loss:.4f} lies {score:.1f} standard errors above {best}"
+                return is_best, f"{why}: the third look in a row that chance does not explain"
         if self.target is not None and loss <= self.target:
             return is_best, f"validation loss {loss:.4f} reached the target {self.target:g} at step {step}"
-        if self.patience is not None and self.n_stale >= self.patience:
+        if isinstance(self.patience, int) and self.n_stale >= self.patience:
             return (
                 is_best,
                 f"no better validation loss in {self.n_stale} evaluations; best {self.best:.4f} at step {self.best_step}",

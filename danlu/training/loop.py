@@ -247,7 +247,7 @@ class Loop:
         scores = self.validation(self.parts.model)
         if self.average is not None:
             self.average.swap()
-        is_best, stop = self.state.stopper.see(step, scores["loss"])
+        is_best, stop = self.state.stopper.see(step, scores["loss"], self.validation.pieces)
         self.state.position.finished = stop
         if self.alarm is not None and self.average is None:
             self.alarm.validated(step, scores["loss"])

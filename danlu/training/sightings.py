@@ -83,7 +83,7 @@ class Sightings:
         inputs, targets = inputs_of(arrays), arrays.get("targets")
         hashes = look.fingerprints(inputs)
         words = hashes.tolist()
-        own, seen = len(words) - len(set(words)), sum(any(w in batch for batch in self.recent) for w in words)
+        own, seen = len(words) - len(set(words)), sum(map(set().union(*self.recent).__contains__, words))
         self.recent.append(frozenset(words))
         found: dict[str, Any] = {"n": len(words), "repeat": round(max(own, seen) / len(words), 4)}
         if len(self.held):

@@ -32,12 +32,17 @@ class Look(Protocol):
     def scores(self, model: nn.Module) -> dict[str, float]:
         """The same with every metric of the task."""
 
+    pieces: list[tuple[float, int]]
+    """(loss sum, targets) of the pieces of the last call."""
+
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
         """(loss sum, targets) of each of about N_BLOCKS fixed pieces."""
 
 
 class Blind:
     """No validation split."""
+
+    pieces: list[tuple[float, int]] = []  # noqa: RUF012 - nothing is ever put into it
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Nothing."""
@@ -66,23 +71,28 @@ class TextLook:
         self.text, self.device = open_text(recipe, run, card, "validation"), torch.device(choices.device)
         self.batch = max(1, TOKENS_PER_BATCH // recipe.model.context)  # type: ignore[attr-defined]
         self.n_targets, self.task = recipe.evaluate.during_tokens, recipe.task
+        self.pieces: list[tuple[float, int]] = []
 
     def sums(self, model: nn.Module) -> Sums:
         """By window."""
         return validation_sums(model, self.task, self.text, self.batch, self.device, self.n_targets)[0]
 
+    def cut(self, sums: Sums) -> list[tuple[float, int]]:
+        """Windows in N_BLOCKS pieces, neighbours together."""
+        pieces = np.array_split(np.arange(len(sums.nats)), min(N_BLOCKS, len(sums.nats)))
+        return [(float(sums.nats[p].sum()), int(sums.n_targets[p].sum())) for p in pieces]
+
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """All windows together."""
         sums = self.sums(model)
+        self.pieces = self.cut(sums)
         return {"loss": sums.loss, "bits_per_byte": sums.bits_per_byte}
 
     scores = __call__
 
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
-        """Windows in N_BLOCKS pieces, neighbours together."""
-        sums = self.sums(model)
-        pieces = np.array_split(np.arange(len(sums.nats)), min(N_BLOCKS, len(sums.nats)))
-        return [(float(sums.nats[p].sum()), int(sums.n_targets[p].sum())) for p in pieces]
+        """The same pieces."""
+        return self.cut(self.sums(model))
 
 
 class SampleLook:
@@ -96,6 +106,9 @@ class SampleLook:
         n, most = len(self.split), recipe.evaluate.during_samples
         self.rows = np.arange(n) if n <= most else np.arange(most) * n // most
         self.device = torch.device(choices.device)
+        self.pieces: list[tuple[float, int]] = []
+        if recipe.train.patience == "auto":  # whose judgement needs pieces
+            self.size = min(self.size, max(1, -(-len(self.rows) // N_BLOCKS)))
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": units per target, "<headline>": ...}."""
@@ -106,6 +119,7 @@ class SampleLook:
         predictions: list[Any] = []
         truths: list[Any] = []
         blocks = self.scored(model, self.size, predictions, truths)
+        self.pieces = blocks
         found = {"loss": sum(b[0] for b in blocks) / max(1, sum(b[1] for b in blocks))}
         if predictions:
             found = self.task.scorer(predictions, truths, self.card).values() | found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,15 @@ def fingerprints(inputs: Mapping[str, Array]) -> Words:
         stride = 1 if rows.dtype.kind in "iub" else max(1, rows.shape[1] // N_COLUMNS)
         rows = np.ascontiguousarray(rows[:, ::stride][:, :N_COLUMNS])
         words = rows.astype(np.float32).view(np.uint32) if rows.dtype.kind == "f" else rows
-        keys = np.roll(WEIGHTS, 997 * place)[: words.shape[1]]
+        keys = rolled(997 * place)[: words.shape[1]]
         total += (words.astype(np.uint64) * keys).sum(1, dtype=np.uint64)
     return total
+
+
+@cache
+def rolled(n: int) -> Words:
+    """The weights, moved on by n."""
+    return np.roll(WEIGHTS, n)
 
 
 def grams(tokens: Array, step: int) -> Words:

@@ -1,11 +1,14 @@
 """Guards decide before the update, remember across a resume, and name the numbers they rest on."""
 
+import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 
 from danlu.sections import Train
-from danlu.training.guards import MAX_ROLL_BACKS, SPIKE_MIN, Guard, Stopper, spike_score
+from danlu.training.guards import MAX_ROLL_BACKS, SPIKE_MIN, Guard, Stopper, excess_score, spike_score
 
 
 def calm(n=60):
@@ -60,6 +63,43 @@ def test_spike_score_against_the_formula():
     spread = 1.4826 * (mad[SPIKE_MIN // 2 - 1] + mad[SPIKE_MIN // 2]) / 2
     assert spike_score(100.0, recent) == pytest.approx((100 - middle) / spread)
     assert spike_score(100.0, recent[:-1]) == 0
+
+
+def plain_score(best, now):
+    """Difference of the losses over its standard error, from the pieces' own differences."""
+    n = np.array([b for _, b in now], float)
+    differences = np.array([a for a, _ in now]) - np.array([a for a, _ in best])
+    mean = differences.sum() / n.sum()
+    residuals = differences - mean * n
+    return mean / (math.sqrt((residuals**2).sum() * len(n) / (len(n) - 1)) / n.sum())
+
+
+def test_patience_of_auto_stops_where_chance_does_not_explain():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(2.0, 0.5, 32)  # what makes a piece hard is the same at every look
+
+    def look(loss, noise=0.01):
+        return [(float(100 * (h + loss - 2 + rng.normal(0, noise))), 100) for h in hard]
+
+    best, now = look(2.0), look(2.01)
+    assert excess_score(best, now) == pytest.approx(plain_score(best, now), rel=0.1)
+    assert excess_score(best, now[:-1]) == excess_score(best[:3], now[:3]) == 0.0
+    stopper = Stopper.of(Train(patience="auto"))
+    for step in range(40):  # noise alone does not stop it
+        pieces = look(2.0)
+        is_best, why = stopper.see(step, sum(a for a, _ in pieces) / 3200, pieces)
+        assert not why
+    stopped = []
+    for step in range(40, 50):
+        pieces = look(2.05)
+        is_best, why = stopper.see(step, sum(a for a, _ in pieces) / 3200, pieces)
+        stopped.append(bool(why))
+        assert not is_best
+    assert stopped[:3] == [False, False, True]
+    again = Stopper.of(Train(patience="auto"))  # a resume goes on with what a checkpoint holds
+    saved = json.loads(json.dumps(dataclasses.asdict(stopper)))
+    again.best, again.best_pieces, again.n_worse = saved["best"], saved["best_pieces"], 2
+    assert again.see(50, 2.05, look(2.05))[1]
 
 
 def test_patience_target_and_plateau():
