@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -36,8 +37,10 @@ FIRST_LOOK, N_RECENT = 30, 15
 """Updates after which a run should have learned something; losses that say whether it has."""
 ONE_BATCH, ONE_BATCH_STEPS, ONE_BATCH_LR = 16, 80, 3e-3
 """Samples, updates and rate of the attempt to learn one batch by heart."""
-NOT_LEARNED = 0.95
-"""Of the best constant answer's loss."""
+NOT_LEARNED, STILL_FALLS = 0.95, 0.01
+"""Of the best constant answer's loss: what a run that learns is below, and what it falls by in N_RECENT updates."""
+COPY_BYTES, COPY_SHARE = 16, 0.1
+"""Of a parameter in the copy that learns by heart (weight, gradient, Adam's two), and its most of the memory that is free."""
 
 
 class Alarm:
@@ -67,7 +70,7 @@ class Alarm:
         if step == 0:
             self.record["start"] = self.start(model) | self.sightings.facts
             looks += 1
-        elif step == max(FIRST_LOOK, self.choices.n_steps // 10):
+        elif self.is_due(step):
             self.look_for_progress(model)
             looks += 1
         if memory.fresh_validation is not None:
@@ -125,14 +128,28 @@ class Alarm:
             "blank": float(self.task.loss_sum(blank, batch)) / n,
         }
 
+    def is_due(self, step: int) -> bool:
+        """Whether it is time to ask whether the run learns: at a tenth of it, and again until its half while it may."""
+        first, n_steps = max(FIRST_LOOK, self.choices.n_steps // 10), self.choices.n_steps
+        since = step - first
+        return since == 0 or (
+            since > 0 and since % FIRST_LOOK == 0 and step <= n_steps // 2 and self.diagnosis.may_not_learn
+        )
+
     def look_for_progress(self, model: nn.Module) -> None:
-        """Where the loss is still that of the best constant answer: can the model learn one batch by heart?"""
-        recent = self.diagnosis.losses[-N_RECENT:]
-        constant = self.constant_loss(model, self.batches[0])
-        if constant is None or not recent:
+        """Where the loss is still that of the best constant answer and no longer falls: can the model learn one batch by
+        heart? While it falls it is asked again later; where the copy would be too much for the memory, never."""
+        before, recent = self.diagnosis.losses[-2 * N_RECENT : -N_RECENT], self.diagnosis.losses[-N_RECENT:]
+        constant, self.diagnosis.may_not_learn = self.constant_loss(model, self.batches[0]), False
+        if constant is None or not before:
             return
-        self.record["constant"] = constant
-        if statistics.median(recent) > NOT_LEARNED * constant:
+        self.record.setdefault("constant", constant)
+        now = statistics.median(recent)
+        if now <= NOT_LEARNED * constant:
+            return
+        if statistics.median(before) - now > STILL_FALLS * abs(constant):
+            self.diagnosis.may_not_learn = True
+        elif has_room_for(model):
             self.record["one_batch"] = self.learn_one_batch(model)
 
     def constant_loss(self, model: nn.Module, batch: Batch) -> float | None:
@@ -216,3 +233,13 @@ def blanked(output: Output) -> Output | None:
     if output.features is not None:
         return dataclasses.replace(output, features=torch.zeros_like(output.features))
     return None
+
+
+def has_room_for(model: nn.Module) -> bool:
+    """Whether a copy of the model can be trained beside it."""
+    needed = COPY_BYTES * sum(p.numel() for p in model.parameters())
+    if device_of(model).type == "cuda":
+        free = torch.cuda.mem_get_info(device_of(model))[0]
+    else:
+        free = psutil.virtual_memory().available
+    return bool(needed <= COPY_SHARE * free)

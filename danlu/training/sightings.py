@@ -24,6 +24,8 @@ REPEAT_WINDOW = 8
 """Batches back that a repeated sample is looked for."""
 POOL, POOL_STEPS, N_LEAST = 1024, 40, 256
 """Samples gathered at a run's start for what needs many, or as many as so many steps have; the fewest that tell."""
+POOL_BYTES = 8 * 2**20
+"""Most that they may take."""
 HELD, HELD_TOKENS = 1024, 65_536
 """Validation samples (tokens of a text) whose copies are looked for among the training samples."""
 TARGETS = ("targets", "soft_targets")
@@ -102,9 +104,10 @@ class Sightings:
     def fill(self, arrays: Arrays) -> None:
         """Gather samples; once there are enough, say what they tell."""
         assert self.pool is not None  # noqa: S101
-        self.pool.append(arrays)
+        self.pool.append(self.thinned(arrays))
         n = sum(len(next(iter(a.values()))) for a in self.pool)
-        if n < POOL and len(self.pool) < POOL_STEPS:
+        n_bytes = sum(array.nbytes for a in self.pool for array in a.values())
+        if n < POOL and len(self.pool) < POOL_STEPS and n_bytes < POOL_BYTES:
             return
         pool, self.pool = joined(self.pool), None
         inputs, targets = inputs_of(pool), pool["targets"]
@@ -119,6 +122,16 @@ class Sightings:
             found |= {"deciding": round(share, 4), "feature": self.named(name)}
             found["shifts"] = numbered(look.explained_at(look.reduced(features), labels))
         self.pooled = found
+
+    def thinned(self, arrays: Arrays) -> Arrays:
+        """Copies of what the pool's questions need: tokens and their labels whole, of other samples and labels as many
+        numbers as are looked at. (A kept batch itself would hold on to all of its memory.)"""
+        if self.task.kind in ("language", "tag"):
+            return {name: array.copy() for name, array in arrays.items()}
+        return {
+            name: look.thinned(array, MOST_LABELS if name in TARGETS else look.MOST_COLUMNS)
+            for name, array in arrays.items()
+        }
 
     def named(self, column: str) -> str:
         """numbers[3] -> the table's own name of it, where the data card has one."""

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
 N_COLUMNS, N_PROJECTIONS, N_BINS, N_REDUCED = 256, 4, 16, 48
 """Numbers of a sample that are hashed, projections of a label, bins of a feature, features of a probe."""
+MOST_COLUMNS = 4 * N_COLUMNS
+"""Numbers of a sample that are looked at one by one."""
 SHIFTS = (-2, -1, 0, 1, 2)
 GRAM = 16
 """Tokens of a stretch that two texts are found to share by."""
@@ -105,13 +107,20 @@ def carried_over(means: Floats) -> float:
 
 
 def columns(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """{"numbers[3]": (B,)}: up to 4 N_COLUMNS single features, whole numbers being categories."""
+    """{"numbers[3]": (B,)}: up to MOST_COLUMNS single features, whole numbers being categories."""
     found: dict[str, Array] = {}
     for name in sorted(inputs):
         rows = inputs[name].reshape(len(inputs[name]), -1)
-        stride = max(1, rows.shape[1] // (4 * N_COLUMNS))
+        stride = max(1, rows.shape[1] // MOST_COLUMNS)
         found |= {f"{name}[{i}]": rows[:, i] for i in range(0, rows.shape[1], stride)}
     return found
+
+
+def thinned(array: Array, most: int) -> Array:
+    """A copy of (B, ...) with about `most` evenly spaced numbers a sample, as (B, n); as it is where it has no more."""
+    rows = array.reshape(len(array), -1)
+    stride = rows.shape[1] // most
+    return rows[:, ::stride].copy() if stride > 1 else array.copy()
 
 
 def deciding(features: Mapping[str, Array], labels: Floats) -> tuple[float, str]:
@@ -144,8 +153,9 @@ def binned(x: Array) -> list[NDArray[np.intp]]:
 def reduced(features: Mapping[str, Array]) -> Floats:
     """(n, <= N_REDUCED) standardised numbers that stand for the samples: categories one-hot, then a fixed random
     projection where there are more (Johnson & Lindenstrauss 1984)."""
-    parts = []
-    for x in features.values():
+    parts: list[Floats] = []
+    step = max(1, sum(1 if x.dtype.kind == "f" else 32 for x in features.values()) // (MOST_COLUMNS // 2))
+    for x in list(features.values())[::step]:
         parts.append(x[:, None].astype(float) if x.dtype.kind == "f" else np.eye(32)[x % 32])
     wide: Floats = np.concatenate(parts, 1)
     wide = (wide - wide.mean(0)) / np.maximum(wide.std(0), 1e-9) * (wide.std(0) > 1e-9)

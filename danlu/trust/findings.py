@@ -70,6 +70,8 @@ class Memory:
 
     facts: dict[str, Any] = field(default_factory=dict)
     """Said at step 0: n_steps, peak_lr, task, epoch (batches), batch, first, blank, held_twins, held_var, bucketed."""
+    may_not_learn: bool = False
+    """The loss was still that of a constant answer, and still fell, when it was last asked."""
     losses: list[float] = field(default_factory=list)
     """The last 64."""
     norms: list[float] = field(default_factory=list)
