@@ -37,6 +37,8 @@ FIRST_LOOK, N_RECENT = 30, 15
 """Updates after which a run should have learned something; losses that say whether it has."""
 ONE_BATCH, ONE_BATCH_STEPS, ONE_BATCH_LR = 16, 80, 3e-3
 """Samples, updates and rate of the attempt to learn one batch by heart."""
+CONSTANT_STEPS, CONSTANT_LR = 120, 0.1
+"""Updates and rate that find the best constant answer."""
 NOT_LEARNED, STILL_FALLS = 0.95, 0.01
 """Of the best constant answer's loss: what a run that learns is below, and what it falls by in N_RECENT updates."""
 COPY_BYTES, COPY_SHARE = 16, 0.1
@@ -166,17 +168,13 @@ class Alarm:
         if output.scores is None or self.task.kind == "transcribe":
             return None
         answer = torch.zeros(output.scores.shape[-1], device=output.scores.device, requires_grad=True)
-        solver = torch.optim.LBFGS([answer], max_iter=30, line_search_fn="strong_wolfe")
 
-        def closure() -> Tensor:
-            solver.zero_grad()
+        def loss_of() -> Tensor:
             scores = answer.expand(output.scores.shape)
             loss: Tensor = self.task.loss_sum(dataclasses.replace(output, scores=scores), batch) / batch.n_targets
-            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        solver.step(closure)  # type: ignore[no-untyped-call]
-        return float(closure().detach())
+        return min(descend([answer], loss_of, CONSTANT_STEPS, CONSTANT_LR))
 
     def learn_one_batch(self, model: nn.Module) -> dict[str, float]:
         """A copy of the model trained on a few samples again and again: its first and last loss, and the best constant
@@ -185,15 +183,12 @@ class Alarm:
         floor = self.constant_loss(model, batch)
         trial = copy.deepcopy(model).eval()
         trained = [p for p in trial.parameters() if p.requires_grad]
-        solver = torch.optim.Adam(trained, lr=ONE_BATCH_LR)
-        losses = []
-        for _ in range(ONE_BATCH_STEPS):
-            solver.zero_grad()
-            loss = self.task.loss_sum(trial(batch), batch) / max(1, batch.n_targets)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            solver.step()
-            losses.append(float(loss.detach()))
+
+        def loss_of() -> Tensor:
+            loss: Tensor = self.task.loss_sum(trial(batch), batch) / max(1, batch.n_targets)
+            return loss
+
+        losses = descend(trained, loss_of, ONE_BATCH_STEPS, ONE_BATCH_LR, max_norm=1.0)
         return {"first": losses[0], "last": statistics.median(losses[-5:]), "constant": floor or 0.0}
 
     @torch.no_grad()
@@ -233,6 +228,28 @@ def blanked(output: Output) -> Output | None:
     if output.features is not None:
         return dataclasses.replace(output, features=torch.zeros_like(output.features))
     return None
+
+
+def descend(
+    parameters: Sequence[Tensor], loss_of: Callable[[], Tensor], n_steps: int, lr: float, max_norm: float = math.inf
+) -> list[float]:
+    """Loss before each of n_steps updates by Adam (Kingma & Ba 2015, algorithm 1). Written out because the first step of
+    torch.optim loads torch's compiler: 1 to 3 s and 30 MB in the middle of a run."""
+    means, squares, losses = [torch.zeros_like(p) for p in parameters], [torch.zeros_like(p) for p in parameters], []
+    for step in range(1, n_steps + 1):
+        loss = loss_of()
+        losses.append(float(loss.detach()))
+        found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+        with torch.no_grad():
+            norm = math.sqrt(sum(float(g.square().sum()) for g in found if g is not None))
+            scale = min(1.0, max_norm / (norm + 1e-6))
+            for p, g, mean, square in zip(parameters, found, means, squares, strict=True):
+                if g is not None:
+                    mean.lerp_(g * scale, 0.1)
+                    square.lerp_((g * scale).square(), 0.001)
+                    root = (square / (1 - 0.999**step)).sqrt_().add_(1e-8)
+                    p.addcdiv_(mean / (1 - 0.9**step), root, value=-lr)
+    return losses
 
 
 def has_room_for(model: nn.Module) -> bool:

@@ -103,6 +103,7 @@ def rehearsed(
         found |= {"steps": steps, "steps_bytes": peak_bytes(device), "busy": busy.share()}
         if is_whole:
             found["state_bytes"] = state_bytes(loop)
+            fill_pool(loop, LOOK_SHARE * run_s(choices, median(steps)))
             found |= rest_of_run(recipe, loop, train_step, choices, median(steps))
             closing = time.perf_counter()
             loop.writer.close()
@@ -121,9 +122,7 @@ def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, choices: Choi
         change(loop, signals_every=None)
     if recipe.evaluate.every != "never":
         change(loop, evaluate_every=loop.state.position.step + 1)
-        times = shorten(
-            loop.validation, LOOK_SHARE * (choices.time_limit_s or choices.n_steps * step_s) / step_s, choices.batch
-        )
+        times = shorten(loop.validation, LOOK_SHARE * run_s(choices, step_s) / step_s, choices.batch)
         found["look_s"] = times * step(loop, train_step).times.get("evaluate", 0.0)
         change(loop, evaluate_every=None)
     found["stall_s"] = loop.saving_s
@@ -140,6 +139,19 @@ def heaviest_step(loop: Loop, n: int = 256) -> int | None:
     if lengths is None:
         return None
     return max(range(n), key=lambda step: int(np.asarray(lengths)[loop.loader.ids_at(step)].max()))
+
+
+def run_s(choices: Choices, step_s: float) -> float:
+    """Seconds of the run that is rehearsed, as far as is known."""
+    return choices.time_limit_s or choices.n_steps * step_s
+
+
+def fill_pool(loop: Loop, limit_s: float) -> None:
+    """Show the alarm as many batches as it gathers at a run's start, for the memory that takes; within limit_s."""
+    began, place = time.perf_counter(), loop.state.position.step
+    while loop.alarm is not None and loop.alarm.sightings.pool is not None and time.perf_counter() - began < limit_s:
+        loop.alarm.sightings.see(loop.loader.micro_batches(place, loop.choices.batch))
+        place += 1
 
 
 def shorten(look: Any, n_steps: float, n_samples: int) -> float:

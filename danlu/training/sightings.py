@@ -44,6 +44,7 @@ class Sightings:
         self.recent: deque[frozenset[int]] = deque(maxlen=REPEAT_WINDOW)
         self.pool: list[Arrays] | None = []
         self.pooled: dict[str, Any] = {}
+        self.strides: dict[str, int] = {}
         self.held, self.facts = self.held_out(run)
 
     def held_out(self, run: RunFolder) -> tuple[NDArray[np.uint64], dict[str, Any]]:
@@ -128,10 +129,13 @@ class Sightings:
         numbers as are looked at. (A kept batch itself would hold on to all of its memory.)"""
         if self.task.kind in ("language", "tag"):
             return {name: array.copy() for name, array in arrays.items()}
-        return {
-            name: look.thinned(array, MOST_LABELS if name in TARGETS else look.MOST_COLUMNS)
-            for name, array in arrays.items()
-        }
+        found = {}
+        for name, array in arrays.items():
+            rows = array.reshape(len(array), -1)
+            most = MOST_LABELS if name in TARGETS else look.MOST_COLUMNS
+            stride = self.strides.setdefault(name, max(1, rows.shape[1] // most))
+            found[name] = rows[:, ::stride][:, : 2 * most].copy()
+        return found
 
     def named(self, column: str) -> str:
         """numbers[3] -> the table's own name of it, where the data card has one."""

@@ -116,13 +116,6 @@ def columns(inputs: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def thinned(array: Array, most: int) -> Array:
-    """A copy of (B, ...) with about `most` evenly spaced numbers a sample, as (B, n); as it is where it has no more."""
-    rows = array.reshape(len(array), -1)
-    stride = rows.shape[1] // most
-    return rows[:, ::stride].copy() if stride > 1 else array.copy()
-
-
 def deciding(features: Mapping[str, Array], labels: Floats) -> tuple[float, str]:
     """(share of the labels' variance that the single best feature explains, its name): correlation ratio over categories,
     over N_BINS bins of equal count or 4 N_BINS of equal width, corrected for the bins (Kelley 1935)."""
