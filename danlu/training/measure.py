@@ -155,7 +155,7 @@ def fill_pool(loop: Loop, limit_s: float) -> None:
 
 
 def shorten(look: Any, n_steps: float, n_samples: int) -> float:
-    """Let a look score as many batches as take about as long as `n_steps` updates of `n_samples`, from 1 to N_BATCHES, one of
+    """Let a look score as many batches as take about as long as `n_steps` updates of `n_samples`, from 2 to N_BATCHES, one of
     them the largest; how many times as long the whole look would be. A forward pass is a third of an update."""
     if isinstance(look, TextLook):
         whole = min(look.n_targets, len(look.text.tokens))
@@ -179,7 +179,7 @@ def shorten(look: Any, n_steps: float, n_samples: int) -> float:
 
 def within_reach(n: float) -> int:
     """Batches of a look that are timed."""
-    return max(1, min(N_BATCHES, int(n)))
+    return max(2, min(N_BATCHES, int(n)))
 
 
 def state_bytes(loop: Loop) -> int:
