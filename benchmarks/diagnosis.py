@@ -109,7 +109,7 @@ def healthy() -> Iterator[Run]:
             yield Run(task, setting="dropout", recipe=(("model.dropout", 0.3),))
         if task not in ("regress",):
             yield Run(task, setting="smoothing", recipe=(("task.label_smoothing", 0.1),))
-    yield Run("image", setting="augmented", recipe=(("data.augment.shift", 2),))
+    yield Run("image", setting="augmented", recipe=(("data.augment.shift", 0.07),))
     yield Run("image", setting="batch norm", recipe=(("model.style", "modern"),), n_steps=100)
     yield Run("table", setting="focal", recipe=(("task.loss", "focal"),))
     yield Run("table", setting="balanced", recipe=(("task.class_weights", "balanced"),))

@@ -19,7 +19,7 @@ import random
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +256,12 @@ def key_of(task: Task, lr: float, batch: int, seed: int, share: float, settings:
 
 def kept_runs() -> dict[str, dict[str, Any]]:
     """Every kept run by its key."""
-    if not KEPT.is_file():
-        return {}
+    return read_runs(KEPT.stat().st_size) if KEPT.is_file() else {}
+
+
+@lru_cache(1)
+def read_runs(n_bytes: int) -> dict[str, dict[str, Any]]:
+    """The file's rows by key; read again when it has grown."""
     rows = [json.loads(line) for line in KEPT.read_text(encoding="utf-8").splitlines() if line.strip()]
     return {row["key"]: row for row in rows}
 
