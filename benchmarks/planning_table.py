@@ -24,11 +24,11 @@ def write(seeds: tuple[int, ...]) -> None:
     """The page."""
     FROZEN["on"] = True
     rows = {task.name: losses(task, seeds) for task in tasks().values() if not task.abstain}
-    lines = [
-        NOTE,
-        f"Kept runs: {len(kept_runs())}. Seeds of danlu's plan and of the same laws: {', '.join(map(str, seeds))}; of the others: {seeds[0]}.",
-        "",
-    ]
+    first, several = seeds[0], ", ".join(map(str, seeds))
+    said = (
+        f"Kept runs: {len(kept_runs())}. Seeds of danlu's plan and of the same laws: {several}; of the others: {first}."
+    )
+    lines = [NOTE, said, ""]
     lines += ["## The grid", "", *grid_table(), ""]
     lines += ["## The oracle", "", *oracle_table(rows), "", "## Regret", "", *regret_table(rows), ""]
     lines += ["## Over the tasks", "", *summary(rows), "", "## What danlu planned", "", *plans(), ""]
