@@ -257,10 +257,15 @@ def run_under(kept: dict[str, Any]) -> list[str]:
     """Train some of the planned layouts with the ceiling as a limit of the process (RLIMIT_DATA)."""
     said = []
     planned = [p for p in under_ceilings(kept) if p["micro_batch"]][:N_UNDER]
+    died = []
     for p in planned:
         settings = {"train.batch": CELLS[p["task"]], "train.micro_batch": p["micro_batch"]}
-        measured({"task": p["task"], "steps": SHORT, "settings": settings, "ceiling": p["ceiling"]}, kept)
-    said.append(f"{len(planned)} of them were trained with that ceiling as a limit of the process: none ran out.")
+        try:
+            measured({"task": p["task"], "steps": SHORT, "settings": settings, "ceiling": p["ceiling"]}, kept)
+        except SystemExit:
+            died.append(f"{p['task']} with micro-batches of {p['micro_batch']}")
+    told = f"{len(died)} ran out: {', '.join(died)}" if died else "none ran out"
+    said.append(f"{len(planned)} of them were trained with that ceiling as a limit of the process: {told}.")
     return said
 
 
