@@ -33,6 +33,7 @@ from danlu.training.child import in_child
 from danlu.training.fork import TrainStep
 from danlu.training.loop import Loop
 from danlu.training.process import Busy, file_pages, held, memory_lines, new_bytes
+from danlu.training.sightings import Arrays
 from danlu.training.state import kept
 from danlu.training.update import Clock
 from danlu.training.usage import peak_bytes, reset_peak
@@ -93,6 +94,7 @@ def rehearsed(
         found: dict[str, Any] = {"startup_s": time.perf_counter() - began}
         change(loop, signals_every=None)
         found["first_s"] = wall(loop, train_step)
+        pool = set_pool(loop, None)  # what the alarm does once with it is no part of a usual step
         steps = [wall(loop, train_step) for _ in range(n_steps)]
         while sum(steps) < at_least_s:
             steps.append(wall(loop, train_step))
@@ -103,6 +105,7 @@ def rehearsed(
         found |= {"steps": steps, "steps_bytes": peak_bytes(device), "busy": busy.share()}
         if is_whole:
             found["state_bytes"] = state_bytes(loop)
+            set_pool(loop, pool)
             fill_pool(loop, LOOK_SHARE * run_s(choices, median(steps)))
             found |= rest_of_run(recipe, loop, train_step, choices, median(steps))
             closing = time.perf_counter()
@@ -144,6 +147,14 @@ def heaviest_step(loop: Loop, n: int = 256) -> int | None:
 def run_s(choices: Choices, step_s: float) -> float:
     """Seconds of the run that is rehearsed, as far as is known."""
     return choices.time_limit_s or choices.n_steps * step_s
+
+
+def set_pool(loop: Loop, pool: list[Arrays] | None) -> list[Arrays] | None:
+    """Put another pool in the place of what the alarm has gathered; that."""
+    if loop.alarm is None:
+        return None
+    before, loop.alarm.sightings.pool = loop.alarm.sightings.pool, pool
+    return before
 
 
 def fill_pool(loop: Loop, limit_s: float) -> None:
