@@ -22,6 +22,7 @@ from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import evidence, priors, size
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
+from danlu.planning.learning_rate import unmeasured
 from danlu.planning.ledger import Decision
 from danlu.planning.size import Budget, Rung, affordable
 from danlu.planning.trials import RunTrial, Trial
@@ -39,7 +40,6 @@ TAIL = 0.1
 """Of a rung's steps, those whose mean training loss is its loss: on tokens that it has not seen before."""
 SIZES = 2.0 ** np.arange(-4, 4.01, 0.5)
 """Sizes that are weighed, over the law's."""
-
 REACH = 80.0
 """Sizes and tokens so many times beyond the ladder are still weighed: the losses there are uncertain, but the lowest is in a
 flat valley (twice or half the best size costs 1% at most)."""
@@ -138,11 +138,6 @@ def measured(
     n = float(parse_count(found.value))
     best, shape = min(shapes, key=lambda row: abs(math.log(row[1].n_hidden_parameters / n)))
     return told(law, found, ladder, round(best), shape, affordable(n, budget, token_s_of))
-
-
-def unmeasured(law: Decision, reason: str) -> Decision:
-    """The law's answer, and why it stands."""
-    return dataclasses.replace(law, why=f"{law.why} Not measured: {reason}.")
 
 
 def seconds_by(times: Sequence[tuple[float, float]]) -> Callable[[float], float]:

@@ -96,7 +96,7 @@ def measured_size(draft: Draft, by_law: Any, law: Decision, lab: Lab) -> Decisio
     """model.size by a ladder of short runs, where plan.budget allows one and the length does not hang on the size."""
     if draft.recipe.plan.budget.unit == "prior" or draft.recipe.train.length == "auto":
         given = "train.length is auto" if draft.recipe.train.length == "auto" else 'plan.budget is "prior"'
-        return ladder.unmeasured(law, given)
+        return learning_rate.unmeasured(law, given)
 
     def shape_of(n_parameters: float) -> DecoderShape | None:
         try:
