@@ -133,13 +133,40 @@ def fixed_seeds(ids: Ids) -> Words:
     return mixed(ids.astype(np.uint64) * GOLDEN + GOLDEN)
 
 
-def in_batches(split: Split, size: int, rows: Ids | None = None) -> Any:
-    """(rows, Batch) over a split in order, `size` samples at a time or the fewer that the split allows."""
+def in_pieces(split: Split, size: int, rows: Ids | None = None) -> list[list[Ids]]:
+    """A split's samples (`rows` of them) for scoring: pieces of `size` in order, each as batches of places in `rows`.
+
+    Where samples differ in length, the batches of a piece hold like ones, the longest first, and no more of them, padding
+    counted, than `size` of the usual training length: neither time nor memory goes to padding.
+    """
     rows = np.arange(len(split)) if rows is None else rows
-    size = min(size, getattr(split, "at_once", size))
-    for first in range(0, len(rows), size):
-        part = rows[first : first + size]
-        yield part, split.batch(part)
+    held: Any = split
+    at_once, lengths = getattr(held, "at_once", size), whole_lengths(split)
+    if lengths is None:
+        step = max(1, min(size, at_once))
+        return [[np.arange(i, min(i + step, len(rows)))] for i in range(0, len(rows), step)]
+    most = min(size * float(np.mean(held.lengths)), at_once * float(lengths.max(initial=1)))
+    return [alike(np.arange(i, min(i + size, len(rows))), lengths[rows], most) for i in range(0, len(rows), size)]
+
+
+def alike(places: Ids, lengths: NDArray[np.int64], most: float) -> list[Ids]:
+    """The places in batches, the longest first, each of at most `most` positions with its padding, or of one sample."""
+    order, batches = places[np.argsort(-lengths[places], kind="stable")], []
+    while len(order):
+        n = max(1, int(most // max(1, lengths[order[0]])))
+        batches.append(order[:n])
+        order = order[n:]
+    return batches
+
+
+def whole_lengths(split: Split) -> NDArray[np.int64] | None:
+    """(N,) lengths of samples that nothing crops, as they are scored; None where all are alike."""
+    held: Any = split
+    lengths = getattr(held, "lengths", None)
+    if lengths is None or not len(lengths):
+        return None
+    is_cropped = len(getattr(held, "offsets", ())) == len(lengths) + 1
+    return np.asarray(np.diff(held.offsets) if is_cropped else lengths, np.int64)
 
 
 def write_rejected(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:

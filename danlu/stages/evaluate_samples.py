@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from danlu.base.contracts import Metric, Progress, Scores, Split
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, write_json
-from danlu.data.samples import fixed_seeds, in_batches
+from danlu.data.samples import fixed_seeds, in_pieces
 from danlu.package import write_package
 from danlu.recipe import Recipe
 from danlu.trained import Trained, load_model
@@ -84,14 +85,13 @@ def held_out(trained: Trained, recipe: Recipe, run: RunFolder, progress: Progres
 @torch.no_grad()
 def predicted(trained: Trained, task: Any, split: Split, progress: Progress) -> tuple[list[Any], list[Any]]:
     """(predictions, truths), one a sample, in order."""
-    predictions: list[Any] = []
-    truths: list[Any] = []
-    for rows, batch in in_batches(split, SAMPLES_AT_ONCE):
-        moved = task.change(batch, fixed_seeds(np.asarray(rows))).to(trained.device)
-        predictions += list(task.predict(trained.model, moved, trained.card))
-        truths += list(task.truths(moved, trained.card))
-        progress("evaluate", len(predictions), len(split))
-    return predictions, truths
+    said: dict[int, tuple[Any, Any]] = {}
+    for rows in chain.from_iterable(in_pieces(split, SAMPLES_AT_ONCE)):
+        moved = task.change(split.batch(rows), fixed_seeds(rows)).to(trained.device)
+        both = zip(task.predict(trained.model, moved, trained.card), task.truths(moved, trained.card), strict=True)
+        said |= dict(zip(rows.tolist(), both, strict=True))
+        progress("evaluate", len(said), len(split))
+    return [said[row][0] for row in range(len(split))], [said[row][1] for row in range(len(split))]
 
 
 @dataclass(frozen=True)

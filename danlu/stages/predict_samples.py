@@ -6,16 +6,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from danlu.base.durable import write_text
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
-from danlu.data.samples import fixed_seeds, in_batches
+from danlu.data.samples import fixed_seeds, in_pieces
 from danlu.recipe import Recipe
 from danlu.trained import load_model
 
@@ -36,10 +36,11 @@ def predict_samples(
         raise UserError(
             "predict", "needs at least one input that can be read", got="none", fix="see danlu predict --help"
         )
-    predictions: list[Any] = []
-    for rows, batch in in_batches(split, SAMPLES_AT_ONCE):
-        moved = task.change(batch, fixed_seeds(np.asarray(rows))).to(trained.device)
-        predictions += list(task.predict(trained.model, moved, trained.card))
+    said: dict[int, Any] = {}
+    for rows in chain.from_iterable(in_pieces(split, SAMPLES_AT_ONCE)):
+        moved = task.change(split.batch(rows), fixed_seeds(rows)).to(trained.device)
+        said |= dict(zip(rows.tolist(), task.predict(trained.model, moved, trained.card), strict=True))
+    predictions = [said[row] for row in range(len(split))]
     found = task.rows(predictions, split, trained.card)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

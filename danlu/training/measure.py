@@ -26,6 +26,7 @@ import torch
 
 from danlu.base.runfolder import RunFolder, write_json
 from danlu.build import set_machine
+from danlu.data.samples import whole_lengths
 from danlu.planning.choices import Choices
 from danlu.planning.footprint import OUT_OF_MEMORY, Rehearsal
 from danlu.recipe import Recipe
@@ -175,16 +176,12 @@ def shorten(look: Any, n_steps: float, n_samples: int) -> float:
         return whole / look.n_targets
     if not isinstance(look, SampleLook):
         return 1.0
-    offsets, lengths = getattr(look.split, "offsets", None), getattr(look.split, "lengths", None)
-    if lengths is not None and offsets is not None and len(offsets) == len(lengths) + 1:
-        lengths = np.diff(offsets)  # whole ones: looks crop nothing
-    size = min(look.size, getattr(look.split, "at_once", look.size))
-    n = within_reach(3 * n_steps * n_samples / size)
-    pieces = [look.rows[i : i + size] for i in range(0, len(look.rows), size)]
-    cost = [len(p) if lengths is None else len(p) * int(np.asarray(lengths)[p].max()) for p in pieces]
-    order = sorted(range(len(pieces)), key=cost.__getitem__)
+    n = within_reach(3 * n_steps * n_samples / look.size)
+    batches, lengths = [b for piece in look.cut for b in piece], whole_lengths(look.split)
+    cost = [len(b) if lengths is None else len(b) * int(lengths[look.rows[b]].max()) for b in batches]
+    order = sorted(range(len(batches)), key=cost.__getitem__)
     chosen = sorted({order[(i + 1) * len(order) // n - 1] for i in range(min(n, len(order)))})
-    look.rows = np.concatenate([pieces[i] for i in chosen])
+    look.cut = [[batches[i]] for i in chosen]
     return sum(cost) / sum(cost[i] for i in chosen)
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from danlu.base.contracts import DataCard
 from danlu.base.runfolder import RunFolder
 from danlu.build import is_samples, open_text
-from danlu.data.samples import fixed_seeds, in_batches
+from danlu.data.order import Ids
+from danlu.data.samples import fixed_seeds, in_pieces
 from danlu.planning.choices import Choices
 from danlu.planning.trials import N_BLOCKS
 from danlu.recipe import Recipe
@@ -109,6 +110,8 @@ class SampleLook:
         self.pieces: list[tuple[float, int]] = []
         if recipe.train.patience == "auto":  # whose judgement needs pieces
             self.size = min(self.size, max(1, -(-len(self.rows) // N_BLOCKS)))
+        self.cut = in_pieces(self.split, self.size, self.rows)
+        """Batches of places in `rows`, by piece."""
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": units per target, "<headline>": ...}."""
@@ -116,34 +119,40 @@ class SampleLook:
 
     def scores(self, model: nn.Module) -> dict[str, float]:
         """The loss and every metric."""
-        predictions: list[Any] = []
-        truths: list[Any] = []
-        blocks = self.scored(model, self.size, predictions, truths)
-        self.pieces = blocks
-        found = {"loss": sum(b[0] for b in blocks) / max(1, sum(b[1] for b in blocks))}
-        if predictions:
-            found = self.task.scorer(predictions, truths, self.card).values() | found
+        said: dict[int, tuple[Any, Any]] = {}
+        self.pieces = self.scored(model, self.cut, said)
+        found = {"loss": sum(b[0] for b in self.pieces) / max(1, sum(b[1] for b in self.pieces))}
+        if said:
+            predictions, truths = zip(*(said[place] for place in sorted(said)), strict=True)
+            found = self.task.scorer(list(predictions), list(truths), self.card).values() | found
         return found
 
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:
         """Samples in about N_BLOCKS pieces."""
-        return self.scored(model, min(self.size, -(-len(self.rows) // N_BLOCKS)))
+        size = min(self.size, -(-len(self.rows) // N_BLOCKS))
+        return self.scored(model, in_pieces(self.split, size, self.rows))
 
     @torch.no_grad()
     def scored(
-        self, model: nn.Module, size: int, predictions: list[Any] | None = None, truths: list[Any] | None = None
+        self, model: nn.Module, cut: list[list[Ids]], said: dict[int, tuple[Any, Any]] | None = None
     ) -> list[tuple[float, int]]:
-        """(loss sum, targets) of each batch; predictions and truths are gathered where lists are given and predicting is
-        cheap."""
-        blocks, was_training = [], model.training
+        """(loss sum, targets) of each piece; `said` takes (prediction, truth) by place where predicting is cheap."""
+        was_training = model.training
         model.eval()
         try:
-            for rows, batch in in_batches(self.split, size, self.rows):
-                moved = self.task.change(batch, fixed_seeds(np.asarray(rows))).to(self.device)
-                blocks.append((float(self.task.loss_sum(model(moved), moved)), moved.n_targets))
-                if predictions is not None and truths is not None and self.task.predicts_fast:
-                    predictions += list(self.task.predict(model, moved, self.card))
-                    truths += list(self.task.truths(moved, self.card))
+            return [self.piece(model, batches, said if self.task.predicts_fast else None) for batches in cut]
         finally:
             model.train(was_training)
-        return blocks
+
+    def piece(self, model: nn.Module, batches: list[Ids], said: dict[int, tuple[Any, Any]] | None) -> tuple[float, int]:
+        """(loss sum, targets) of its batches together."""
+        loss, n_targets = 0.0, 0
+        for places in batches:
+            rows = self.rows[places]
+            moved = self.task.change(self.split.batch(rows), fixed_seeds(rows)).to(self.device)
+            loss += float(self.task.loss_sum(model(moved), moved))
+            n_targets += moved.n_targets
+            if said is not None:
+                both = zip(self.task.predict(model, moved, self.card), self.task.truths(moved, self.card), strict=True)
+                said |= dict(zip(places.tolist(), both, strict=True))
+        return loss, n_targets

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from danlu.data.samples import SampleLoader, fixed_seeds, in_batches
+from danlu.data.samples import SampleLoader, fixed_seeds
 
 
 def fit(
@@ -40,8 +40,9 @@ def score(
     opened, predictions, truths = source.open(folder, card, split), [], []
     model.eval()
     with torch.no_grad():
-        for rows, made in in_batches(opened, size):
-            made = task.change(made, fixed_seeds(np.asarray(rows)))
+        for first in range(0, len(opened), size):
+            rows = np.arange(first, min(first + size, len(opened)))
+            made = task.change(opened.batch(rows), fixed_seeds(rows))
             predictions += list(task.predict(model, made, card))
             truths += list(task.truths(made, card))
     return task.scorer(predictions, truths, card).values()  # type: ignore[no-any-return]

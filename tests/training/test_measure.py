@@ -82,10 +82,10 @@ def test_recomputed_blocks_train_bit_for_bit_the_same(tiny_run, model):
 
 
 def test_recomputing_takes_less_memory(tiny_run):
-    sections = {"model": {"n_layers": 6, "width": 64, "n_heads": 2, "context": 128}}
+    sections = {"model": {"n_layers": 14, "width": 64, "n_heads": 2, "context": 128}}
     own = []
     for recompute in (False, True):
-        recipe, run = tiny_run(f"r{recompute}", {"recompute": recompute, "batch": 16, "micro_batch": 16}, **sections)
+        recipe, run = tiny_run(f"r{recompute}", {"recompute": recompute, "batch": 24, "micro_batch": 24}, **sections)
         own.append(rehearse(recipe, run, Choices.read(run), 1, 0.0, False, None).steps_own_bytes)
     assert own[1] < 0.6 * own[0]
 
