@@ -22,7 +22,7 @@ SHORT = (
 )
 FIRST = {"sst2-bert": "sst2-masked"}
 """Recipes that go on from another's weights."""
-MORE = {"shakespeare": ('train.length="12 steps"',)}
+MORE = {"shakespeare": ('train.length="24 steps"',)}
 """What a recipe needs beyond: warm-up must fit into the run."""
 
 

@@ -35,7 +35,7 @@ def in_child(task: Callable[[], dict[str, Any]], ceiling_bytes: int | None = Non
     """The task's result (JSON-able) from a forked child; {"trouble": why} when there is none."""
     reads, writes = os.pipe()
     parent = os.getpid()
-    gc.collect()
+    gc.collect(1)  # not all of it: that takes 0.14 s, and old garbage is there before and after
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: see the file's header
         pid = os.fork()

@@ -123,24 +123,41 @@ def deciding(features: Mapping[str, Array], labels: Floats) -> tuple[float, str]
     best, total, n = (0.0, ""), float((centred**2).sum()), len(labels)
     if total <= 0:
         return best
+    numbers = {name: x for name, x in features.items() if x.dtype.kind == "f"}
+    cuts = [(numbers, bins) for bins in (binned(np.stack(list(numbers.values()), 1)) if numbers else ())]
     for name, x in features.items():
-        for bins in binned(x):
-            counts = np.bincount(bins)
-            n_used = int((counts > 0).sum())
-            if 1 < n_used <= n / 8:
-                sums = np.stack([np.bincount(bins, c) for c in centred.T], 1)
-                explained = float((sums**2 / np.maximum(counts, 1)[:, None]).sum()) / total
-                best = max(best, (1 - (1 - explained) * (n - 1) / (n - n_used), name))
+        if name not in numbers:
+            cuts.append(({name: x}, np.unique(x, return_inverse=True)[1].reshape(-1, 1)))
+    for names, bins in cuts:
+        share = explained_by(bins, centred) / total
+        n_used = 1 + (np.diff(np.sort(bins, 0), axis=0) > 0).sum(0)
+        corrected = 1 - (1 - share) * (n - 1) / np.maximum(n - n_used, 1)
+        corrected[(n_used <= 1) | (n_used > n / 8)] = 0.0
+        i = int(corrected.argmax())
+        best = max(best, (float(corrected[i]), list(names)[i]))
     return best
 
 
-def binned(x: Array) -> list[NDArray[np.intp]]:
-    """Ways to cut a feature into few values."""
-    if x.dtype.kind != "f":
-        return [np.unique(x, return_inverse=True)[1]]
-    cuts = np.unique(np.quantile(x, np.linspace(0, 1, N_BINS + 1)[1:-1]))
-    edges = np.linspace(float(x.min()), float(x.max()), 4 * N_BINS + 1)[1:-1]
-    return [np.searchsorted(cuts, x, side="left"), np.searchsorted(edges, x, side="left")]
+def binned(x: Floats) -> list[NDArray[np.intp]]:
+    """Ways to cut each feature of (n, F) into few values, (n, F) each."""
+    equal_count = np.quantile(x, np.linspace(0, 1, N_BINS + 1)[1:-1], axis=0)
+    low, high = x.min(0), x.max(0)
+    equal_width = np.linspace(low, high, 4 * N_BINS + 1)[1:-1]
+    found = [np.zeros(x.shape, np.intp) for _ in range(2)]
+    for bins, cuts in zip(found, (equal_count, equal_width), strict=True):
+        for cut in cuts:
+            bins += x > cut
+    return found
+
+
+def explained_by(bins: NDArray[np.intp], centred: Floats) -> Floats:
+    """(F,) sums of squares between the bins of each feature (n, F), labels (n, L) being centred."""
+    n_features = bins.shape[1]
+    size = int(bins.max()) + 1
+    place = (bins + size * np.arange(n_features)).ravel()
+    counts = np.maximum(np.bincount(place, minlength=size * n_features), 1)
+    sums = np.stack([np.bincount(place, np.repeat(c, n_features), size * n_features) for c in centred.T], 1)
+    return np.asarray((sums**2 / counts[:, None]).reshape(n_features, -1).sum(1))
 
 
 def reduced(features: Mapping[str, Array]) -> Floats:
