@@ -64,7 +64,7 @@ def step_times(task: Task, batch: int) -> tuple[float, float]:
     for turn in range(N_TURNS + 1):
         for times, session in zip(found, sessions, strict=True):
             n = len(session.step_seconds)
-            session.advance(N_TIMED)
+            session.advance(session.step + N_TIMED)
             times += session.step_seconds[n:] if turn else []
     return median(found[0]), median(found[1])
 
@@ -85,6 +85,8 @@ def timed(task: Task, batch: int) -> tuple[float, float]:
     for line in KEPT.read_text(encoding="utf-8").splitlines() if KEPT.is_file() else []:
         if (row := json.loads(line))["key"] == key:
             return row["adamw_s"], row["muon_s"]
+    if planning_tasks.FROZEN["on"]:
+        raise planning_tasks.NotKeptError(key)
     adamw_s, muon_s = step_times(task, batch)
     with KEPT.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"key": key, "task": task.name, "adamw_s": adamw_s, "muon_s": muon_s}) + "\n")
@@ -130,6 +132,8 @@ def main() -> None:
     if not asked.table:
         for name in asked.only or BATCHES:
             rows_of(tasks()[name])
+            for batch in BATCHES[name]:
+                timed(tasks()[name], batch)
             print(name, flush=True)
     planning_tasks.FROZEN["on"] = True
     head = ["# Muon or AdamW?", "", *(__doc__ or "").splitlines()[4:], ""]

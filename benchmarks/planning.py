@@ -17,16 +17,14 @@ import fcntl
 import json
 import math
 import random
-import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
 import planning_rivals
+from planning_asked import plan_of
 from planning_tasks import (
     FROZEN,
     KEPT,
@@ -43,12 +41,10 @@ from planning_tasks import (
     tasks,
 )
 
-from danlu.base.durable import fingerprint
-from danlu.base.runfolder import RunFolder, read_json
 from danlu.planning.trials import Trial
-from danlu.recipe import Recipe
+from danlu.recipe import BY_ADAMW, Recipe
 
-PLANS, TABLE = ROOT / "benchmarks" / "planning_plans.jsonl", ROOT / "benchmarks" / "planning.md"
+TABLE = ROOT / "benchmarks" / "planning.md"
 FRESH = (1, 2, 3, 4, 5)
 """Seeds of the oracle's second look; the grid ran on 0."""
 FIRST = 3
@@ -71,6 +67,8 @@ class Asked:
     share: float = 1.0
     rival: str = ""
     note: str = ""
+    decay: float | None = None
+    """Weight decay under Muon, where that is the optimizer."""
 
 
 def n_tokens(task: Task) -> float:
@@ -190,8 +188,29 @@ def wrong_prior(task: Task, factor: float) -> Asked:
     return Asked(row["lr"], row["batch"], 1 - row["cost"], note=row["origin"])
 
 
+def shipped(task: Task) -> Asked | None:
+    """danlu with data and model alone: its usual optimizer, batch and rate planned for as many seconds as a run of the oracle's
+    takes (steps of both timed in turn), its own cost taken from them. None where that optimizer is AdamW, as everywhere here."""
+    from optimizers import timed
+
+    best = oracle(task)
+    if task.recipe["model"]["kind"] in BY_ADAMW or best is None:
+        return None
+    seconds = task.n_samples * timed(task, best.batch)[0] / best.batch
+    row = plan_of(as_shipped(task), "8%", length=f"{seconds:.3g} s")
+    n_samples = seconds * (1 - row["cost"]) / timed(task, row["batch"])[1] * row["batch"]
+    return Asked(row["lr"], row["batch"], n_samples / task.n_samples, note=row["origin"], decay=row["decay"])
+
+
+def as_shipped(task: Task, **given: Any) -> Task:
+    """The task without its optimizer, or with this one's settings."""
+    rest = {name: section for name, section in task.recipe.items() if name != "optimizer"}
+    return replace(task, name=f"{task.name}.shipped", recipe=rest | ({"optimizer": given} if given else {}))
+
+
 RIVALS: dict[str, Callable[[Task], Asked | None]] = {
     "danlu plan": planned,
+    "danlu as it ships, equal seconds": shipped,
     "same laws, 8% more steps": law_only,
     "framework defaults": defaults,
     "Step Law": step_law,
@@ -204,55 +223,6 @@ RIVALS: dict[str, Callable[[Task], Asked | None]] = {
     "law wrong by 8 (high)": lambda task: wrong_prior(task, 8.0),
     "law wrong by 8 (low)": lambda task: wrong_prior(task, 1 / 8),
 }
-
-
-def plan_of(task: Task, budget: str, factor: float = 1.0) -> dict[str, Any]:
-    """What `danlu plan` answers for the task's recipe with rate and batch left open. One thread, quiet files."""
-    from danlu.pipeline import lab_of
-    from danlu.planning import learning_rate
-    from danlu.stages.plan import plan
-
-    key = fingerprint([task.recipe, task.n_samples, budget, factor, "plan 3"])
-    if PLANS.is_file():
-        for line in PLANS.read_text(encoding="utf-8").splitlines():
-            if (row := json.loads(line))["key"] == key:
-                return dict(row)
-    if FROZEN["on"]:
-        raise NotKeptError(task.name)
-    _, folder = opened(task)
-    raw = {"name": task.name, "schedule": {"kind": "wsd"}, **task.recipe, "plan": {"budget": budget},
-           "train": {"length": f"{task.n_samples} samples", "threads": 1, "precision": task.precision}}  # fmt: skip
-    recipe = Recipe.model_validate(raw)
-    with tempfile.TemporaryDirectory() as place:
-        own = RunFolder.create(Path(place) / "run", task.name, recipe.digest())
-        own.data.symlink_to(folder.data)
-        lab = lab_of(recipe, own)
-        original = learning_rate.settle
-        learning_rate.settle = lambda law, *rest: original(bent(law, factor), *rest)
-        began = time.perf_counter()
-        try:
-            choices = plan(recipe, own, lambda *_: None, lab)
-        finally:
-            learning_rate.settle = original
-        planning_s = time.perf_counter() - began
-        written = read_json(own.plan)
-    step_s = next(p["value"] for p in written["predictions"] if p["name"] == "step_s")
-    decision = next(d for d in written["decisions"] if d["name"] == "optimizer.lr")
-    cost = planning_s / (planning_s + choices.n_steps * step_s)
-    row = {"key": key, "task": task.name, "budget": budget, "factor": factor, "lr": choices.optimizer["lr"],
-           "batch": choices.batch, "cost": round(cost, 4), "planning_s": round(planning_s, 2), "origin": decision["origin"],
-           "low": decision.get("low"), "high": decision.get("high"), "why": decision["why"]}  # fmt: skip
-    with PLANS.open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps(row) + "\n")
-    return row
-
-
-def bent(law: Any, factor: float) -> Any:
-    """A law's answer, wrong by a factor, as sure of itself as before."""
-    import dataclasses
-
-    return dataclasses.replace(law, value=law.value * factor, low=law.low * factor, high=law.high * factor)
 
 
 def opened_session(task: Task, lr: float, batch: int, seed: int = 0, share: float = 1.0, schedule: Any = None) -> Any:
@@ -306,6 +276,8 @@ def kept(task: Task, name: str, make: Callable[[], dict[str, Any]]) -> dict[str,
 def reached(task: Task, asked: Asked, seeds: tuple[int, ...]) -> float:
     """Mean validation loss over seeds; infinite when one diverged."""
     losses = []
+    if asked.decay is not None:
+        task = as_shipped(task, kind="muon", weight_decay=asked.decay)
     for seed in seeds:
         if asked.rival:
             name = f"{asked.rival} {asked.lr:.4g} {asked.batch} {asked.share:.4g} {seed}"

@@ -6,7 +6,8 @@ import math
 from statistics import median
 
 import numpy as np
-from planning import RIVALS, TABLE, Asked, Oracle, oracle, plan_of, reached
+from planning import RIVALS, TABLE, Asked, Oracle, oracle, reached
+from planning_asked import plan_of
 from planning_tasks import FROZEN, NotKeptError, Task, grid, kept_runs, key_of, tasks
 
 NOTE = """# Does planning pay?

@@ -226,7 +226,7 @@ def opened(task: Task) -> tuple[Recipe, RunFolder]:
 
     make_data()
     recipe = Recipe.model_validate({"name": task.name, "schedule": {"kind": "wsd"}, **task.recipe})
-    folder = RunFolder(WORK / f"{task.name}-{fingerprint(recipe.data.model_dump(mode='json'))[:8]}")
+    folder = RunFolder(WORK / f"{task.name.partition('.')[0]}-{fingerprint(recipe.data.model_dump(mode='json'))[:8]}")
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / "preparing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

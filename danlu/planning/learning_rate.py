@@ -22,7 +22,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
 from danlu.planning.ledger import Decision
 from danlu.planning.prediction import Z80
-from danlu.planning.rate_shape import GRID, Located, Point, located, point
+from danlu.planning.rate_shape import GRID, USUAL, WIDTHS, Located, Point, Widths, located, point
 from danlu.planning.trials import RunTrial, Trial
 
 BELOW, ABOVE, BEND = 0.81, 1.0, 0.24
@@ -49,7 +49,7 @@ takes, unless that is too short to say anything. (Runs twice as long told no mor
 FIXED = 0.4
 """Of a step's time, what does not shrink with the batch: t(B') = t(B) (FIXED + (1 - FIXED) B' / B), until it is timed."""
 PROXY_SD, PROXY_SD_OF_SAMPLES = 0.35, 0.75
-"""How far the best rate of short runs lies from that of the whole run, sd of the log: texts (five tasks), and samples by
+"""How far the best rate of short runs lies from that of the whole run, sd of the log: texts (five tasks; 0.4 under Muon), and samples by
 number (five of seven tasks; the other two were off by 1.8 and 2.3): docs/LOG.md, what tells the best rate."""
 TAILS = 4.0
 """Degrees of freedom of the law's error: it is usually good, and now and then far off."""
@@ -146,6 +146,8 @@ class Measurement:
     seed: int
     proxy_sd: float = PROXY_SD
     """How far off their best rate may be."""
+    widths: Widths = USUAL
+    """Of the optimizer's shape."""
     points: list[Point] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -175,7 +177,7 @@ class Measurement:
     def beyond(self) -> float | None:
         """The next rate, where the best lies near the outermost one so far or beyond it; None when it lies between."""
         rates = sorted(p.rate for p in self.points)
-        lowest, highest, found = math.log(rates[0]), math.log(rates[-1]), located(self.points)
+        lowest, highest, found = math.log(rates[0]), math.log(rates[-1]), located(self.points, self.widths)
         if found is None:
             return rates[0] / RATIO**2
         if found.center > highest - NEAR_EDGE:
@@ -207,7 +209,8 @@ def settle(law: Decision, draft: Draft, choices: Choices, step_s: float, run_tri
         return unmeasured(
             law, "the law is known well enough that short runs would cost more than they are expected to save"
         )
-    measured = Measurement(run_trial, choices, asked, draft.seed, proxy_sd)
+    widths = WIDTHS.get(getattr(draft.recipe.optimizer, "kind", ""), USUAL)
+    measured = Measurement(run_trial, choices, asked, draft.seed, proxy_sd, widths)
     measured.spread(law.value, allowed_s)
     if len(measured.points) < USUAL_RUNS:
         return unmeasured(law, f"only {len(measured.points)} short runs could be made within plan.budget")
@@ -227,7 +230,7 @@ def sd_of(law: Decision) -> float:
 
 def decided(law: Decision, before: Belief, measured: Measurement) -> Decision:
     """optimizer.lr after the short runs."""
-    found, p = located(measured.points), measured.probe
+    found, p = located(measured.points, measured.widths), measured.probe
     after = before
     if found is not None:
         after = before.seen(found.center, math.hypot(found.sd, measured.proxy_sd))

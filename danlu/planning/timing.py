@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -24,6 +25,9 @@ MEMORY_SHARE = 0.7
 """Of the free memory, what a step may be expected to take (Fujii 2024: below 80% of the estimate nothing ran out)."""
 TIMING_SHARE, THREADS_SHARE = 0.25, 0.5
 """Of plan.budget, what has been spent when no other layout is timed any more; threads, which matter most, are timed longer."""
+DOUBLING = 0.87
+"""Where the length is a time, a batch of twice the law's is taken if a sample of it takes less than this share of the seconds:
+for the same loss it needs 1.02 to 1.1 times the samples (median over ten cases, benchmarks/optimizers.md)."""
 COMPILE_S = 60.0
 """What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
 
@@ -109,10 +113,31 @@ def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps
     if train.batch == "auto" and length.unit == "seconds":
         n_tokens = length.amount * choices.batch * draft.context / median(best)
         choices = that_fits(draft, shape, with_batch(draft, shape, choices, n_tokens))
-        best = time_steps(choices, N_TIMED, AT_LEAST_S)
+        choices, best = doubled(draft, shape, choices, time_steps(choices, N_TIMED, AT_LEAST_S), time_steps)
     if train.micro_batch == "auto":
         choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return try_compile(draft, choices, median(best), time_steps)
+
+
+def doubled(
+    draft: Draft, shape: DecoderShape, choices: Choices, best: list[float], time_steps: TimeSteps
+) -> tuple[Choices, list[float]]:
+    """Twice the law's batch, where its steps are so much cheaper a sample that the same seconds end lower."""
+    given = draft.recipe.train.micro_batch
+    update = {
+        "batch": 2 * choices.batch,
+        "micro_batch": 2 * choices.micro_batch if given == "auto" else choices.micro_batch,
+    }
+    trial = that_fits(draft, shape, choices.model_copy(update=update))
+    seconds = time_steps(trial, N_TIMED, AT_LEAST_S)
+    share, law = min(seconds) / (2 * min(best)), draft.decisions.pop()
+    why = f"{law.why} Twice as many take {share:.0%} of the seconds a sample"
+    if share >= DOUBLING:
+        draft.decide(replace(law, why=f"{why}, not below {DOUBLING:.0%}."))
+        return choices, best
+    why += f", and in the same time end lower: below {DOUBLING:.0%} they are taken."
+    draft.decide(replace(law, value=trial.batch, origin="measured", why=why, high=max(law.high or 0, 2 * trial.batch)))
+    return trial, seconds
 
 
 def smaller(choices: Choices) -> list[int]:
