@@ -132,6 +132,9 @@ def doubled(
     seconds = time_steps(trial, N_TIMED, AT_LEAST_S)
     share, law = min(seconds) / (2 * min(best)), draft.decisions.pop()
     why = f"{law.why} Twice as many take {share:.0%} of the seconds a sample"
+    if share == float("inf"):
+        draft.decide(replace(law, why=f"{law.why} Twice as many do not fit the memory."))
+        return choices, best
     if share >= DOUBLING:
         draft.decide(replace(law, why=f"{why}, not below {DOUBLING:.0%}."))
         return choices, best

@@ -44,6 +44,10 @@ NO_END = 1_000_000
 """Steps of a rehearsal's schedule, and seconds between its checkpoints: it is stopped by hand."""
 N_BATCHES = 4
 """Batches of a look that are timed at most; the others are taken to be alike."""
+MOST_SHAPES = 32
+KEPT_SHARE = 0.5
+"""Shapes of a look's batches that are taken to keep memory of their own, and what share of the growth by some of them each of
+the others is taken to add (the rest is activations, which are used again; docs/LOG.md)."""
 LOOK_SHARE = 0.01
 """Of the run's time, what timing more than two of them may take. (Two at least: the second shows what the heap does.)"""
 
@@ -52,7 +56,7 @@ def rehearse(
     recipe: Recipe, run: RunFolder, train_step: TrainStep, choices: Choices, n_steps: int, at_least_s: float,
     is_whole: bool = True, ceiling_bytes: int | None = None,
 ) -> Rehearsal:  # fmt: skip
-    """Train at least `n_steps` steps and `at_least_s` seconds after one to warm up; a whole rehearsal also measures,
+    """Train at least `n_steps` steps and `at_least_s` seconds after one to warm up, the first of them left out; a whole rehearsal also measures,
     looks and saves as the run will. The child may take `ceiling_bytes` beyond what this process holds."""
     data, task = run.data.resolve(), partial(rehearsed, recipe, run, train_step, choices, n_steps, at_least_s, is_whole)
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".rehearsal-") as scratch:
@@ -99,6 +103,7 @@ def rehearsed(
         steps = [wall(loop, train_step) for _ in range(n_steps)]
         while sum(steps) < at_least_s:
             steps.append(wall(loop, train_step))
+        steps = steps[1:] or steps  # the child's pages are still being copied in the second step of all
         heavy = heaviest_step(loop)
         if heavy is not None:
             loop.state.position.batch_offset = heavy - loop.state.position.step
@@ -112,7 +117,7 @@ def rehearsed(
             closing = time.perf_counter()
             loop.writer.close()
             found["closing_s"] += time.perf_counter() - closing
-        found |= {"peak_bytes": peak_bytes(device), **before}
+        found |= {"peak_bytes": peak_bytes(device) + int(found.pop("unlike_bytes", 0)), **before}
     lines = memory_lines() if device.type == "cpu" else {}
     return found | {"file_bytes": lines.get("RssFile", 0)}
 
@@ -126,8 +131,13 @@ def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, choices: Choi
         change(loop, signals_every=None)
     if recipe.evaluate.every != "never":
         change(loop, evaluate_every=loop.state.position.step + 1)
+        n_all, before = n_unlike(loop.validation), own_now(choices)
         times = shorten(loop.validation, LOOK_SHARE * run_s(choices, step_s) / step_s, choices.batch)
+        n_made = n_unlike(loop.validation)
         found["look_s"] = times * step(loop, train_step).times.get("evaluate", 0.0)
+        if n_made:
+            further = min(n_all, MOST_SHAPES) / n_made - 1
+            found["unlike_bytes"] = KEPT_SHARE * max(0, own_now(choices) - before) * further
         change(loop, evaluate_every=None)
     found["stall_s"] = loop.saving_s
     loop.writer.wait()
@@ -135,6 +145,18 @@ def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, choices: Choi
     began = time.perf_counter()
     loop.save_now()
     return found | {"closing_s": time.perf_counter() - began}
+
+
+def n_unlike(look: Any) -> int:
+    """Batches of a look at samples of unlike lengths, 0 where all are alike: of each shape oneDNN keeps a primitive with its
+    memory."""
+    is_unlike = isinstance(look, SampleLook) and whole_lengths(look.split) is not None
+    return sum(map(len, look.cut)) if is_unlike else 0
+
+
+def own_now(choices: Choices) -> int:
+    """Bytes that this process holds of its own now; 0 on a device, whose memory is asked for otherwise."""
+    return memory_lines()["RssAnon"] if choices.device == "cpu" else 0
 
 
 def heaviest_step(loop: Loop, n: int = 256) -> int | None:

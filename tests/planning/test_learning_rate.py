@@ -8,7 +8,7 @@ import pytest
 from danlu.planning import learning_rate
 from danlu.planning.choices import Choices
 from danlu.planning.learning_rate import Belief, Measurement, Probe, pays, probe
-from danlu.planning.rate_shape import Point, located
+from danlu.planning.rate_shape import WIDTHS, Point, located
 from danlu.planning.trials import Outcome
 
 CHOICES = Choices(
@@ -34,7 +34,7 @@ def bowl_at(best, seen=None, cliff=math.inf):
     return run_trial
 
 
-def plainly(points):
+def plainly(points, below=2.1, above=2.5):
     """The best log rate and its sd by brute force over a coarse grid of rates and falls."""
     start, found = points[0].start, []
     deepest = max(start - p.loss for p in points)
@@ -44,7 +44,7 @@ def plainly(points):
             chi = -0.5 * (math.log(s / deepest) / 0.5) ** 2
             for p in points:
                 d = math.log(p.rate) - c
-                w = 2.1 if d < 0 else 2.5
+                w = below if d < 0 else above
                 miss = start - p.loss - s * math.exp(-(d**2) / (2 * w**2))
                 chi -= 0.5 * miss**2 / ((0.06 * deepest) ** 2 + p.error**2)
             best = max(best, chi)
@@ -69,6 +69,16 @@ def test_the_best_rate_is_located_also_from_one_side(rates):
     assert found.sd == pytest.approx(sd, rel=0.25)
     assert abs(found.center - math.log(4e-3)) < 2 * found.sd + 0.1
     assert found.loss(found.center) <= min(p.loss for p in points) + 1e-6
+
+
+def test_muons_short_runs_are_read_by_its_own_shape():
+    """What two runs of a byte model fell by, where 0.004 was the best of eleven: AdamW's shape says 0.008."""
+    points = [Point(0.001, 5.5 - 1.602, 0.01, 5.5), Point(0.009, 5.5 - 2.573, 0.01, 5.5)]
+    found = located(points, WIDTHS["muon"])
+    center, _ = plainly(points, *WIDTHS["muon"])
+    assert found.center == pytest.approx(center, abs=0.1)
+    assert abs(found.center - math.log(4e-3)) < math.log(1.5)
+    assert abs(located(points).center - math.log(4e-3)) > math.log(1.5)
 
 
 def test_rates_that_diverged_lie_above_and_nothing_that_fell_is_nothing():
