@@ -56,8 +56,8 @@ def rehearse(
     recipe: Recipe, run: RunFolder, train_step: TrainStep, choices: Choices, n_steps: int, at_least_s: float,
     is_whole: bool = True, ceiling_bytes: int | None = None,
 ) -> Rehearsal:  # fmt: skip
-    """Train at least `n_steps` steps and `at_least_s` seconds after one to warm up, the first of them left out; a whole rehearsal also measures,
-    looks and saves as the run will. The child may take `ceiling_bytes` beyond what this process holds."""
+    """Train at least `n_steps` steps and `at_least_s` seconds after one to warm up, the first of them left out; a whole
+    rehearsal also measures, looks and saves as the run will. The child may take `ceiling_bytes` beyond what this process holds."""
     data, task = run.data.resolve(), partial(rehearsed, recipe, run, train_step, choices, n_steps, at_least_s, is_whole)
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".rehearsal-") as scratch:
         started = time.perf_counter()

@@ -52,10 +52,10 @@ def test_the_share_of_the_seconds_decides(slope: float) -> None:
 
 
 def test_what_does_not_fit_is_not_taken_and_a_length_in_samples_asks_for_nothing() -> None:
-    doubled = planned(lambda b: 0.05 + 1e-4 * b)[1].value
-    _, decision = planned(lambda b: 0.05 + 1e-4 * b if b != doubled else math.inf)
+    doubled = planned(lambda b: 0.005 + 1e-5 * b)[1].value
+    _, decision = planned(lambda b: 0.005 + 1e-5 * b if b != doubled else math.inf)
     assert decision.value == doubled // 2
     assert "do not fit the memory" in decision.why
     asked: list[int] = []
-    planned(lambda b: asked.append(b) or 0.05, "5000 samples")
+    planned(lambda b: asked.append(b) or 0.005, "5000 samples")
     assert len(set(asked)) == 1
