@@ -27,6 +27,9 @@ BOX_FILES = ("Annotations/*.xml", "annotations/instances_*.json", "train/*.xml",
 """What lies in a folder of pictures with boxes (data/boxes_files.py)."""
 
 
+PATIENCE = "stops once three looks are worse than the best by more than chance"
+
+
 def write_starter(data: str, out: Path) -> Path:
     """Look at the data and write a recipe for it; an existing file is never overwritten."""
     if out.exists():
@@ -99,13 +102,9 @@ def sample_starter(data: str) -> str | None:
         "",
         *section("task", kind, {}),
         "",
-        *section(
-            "optimizer", {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01}, {"lr": "a usual rate; not measured"}
-        ),
+        *section("optimizer", {"lr": "auto"}, {"lr": "answered by danlu plan: a law, or short runs where they pay"}),
         "",
-        *section(
-            "train", {"length": "30 epochs", "patience": 5}, {"patience": "stops after 5 looks without a better one"}
-        ),
+        *section("train", {"length": "30 epochs", "patience": "auto"}, {"patience": PATIENCE}),
         "",
         *section("evaluate", {"on": "test"}, {}),
     ]

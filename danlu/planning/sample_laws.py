@@ -61,7 +61,10 @@ def learning_rate(kind: str, settings: Any, batch: int, n_parameters: int) -> De
     value = RATES.get(kind, 1e-3)
     if kind == "sgd" and not getattr(settings, "momentum", 0.0):
         value = 0.1
-    return guess("optimizer.lr", value, f"the usual rate of {kind}", value / 4, value * 4)
+    why = f"the usual rate of {kind}"
+    if kind == "muon":
+        why += "; on a ViT and a tagger half and twice of it ended within 3% (benchmarks/optimizers.md)"
+    return guess("optimizer.lr", value, why, value / 4, value * 4)
 
 
 def weight_decay(kind: str) -> Decision:

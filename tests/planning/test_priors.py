@@ -73,7 +73,9 @@ def test_every_optimizer_gets_a_rate(kind, facts):
 def test_rates_of_other_rules():
     adamw = priors.learning_rate(SMALL).value
     assert priors.learning_rate(replace(SMALL, optimizer="lion")).value == pytest.approx(adamw / 5)
-    assert priors.learning_rate(replace(SMALL, optimizer="muon")).value == 9e-3
+    for batch, rate in ((8, 6.5e-3 / 2**0.6), (16, 6.5e-3), (32, 6.5e-3 * 2**0.6), (1024, 1.2e-2)):  # of 64 tokens
+        muon = priors.learning_rate(replace(SMALL, optimizer="muon", batch=batch))
+        assert muon.value == pytest.approx(rate, rel=0.01)
     spectral = SimpleNamespace(scale="spectral")
     assert priors.learning_rate(replace(SMALL, optimizer="muon", settings=spectral)).value == 0.02
     momentum = SimpleNamespace(momentum=0.9)
