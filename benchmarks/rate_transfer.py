@@ -84,7 +84,9 @@ LADDERS = (
     Ladder("depth, standard", "standard", DEPTHS),
     Ladder("width, mup, Muon", "mup", WIDTHS, "muon", 0.01, HIGH, (0, 1)),
     Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH[1:], (0, 1)),
-    Ladder("depth, completep, Muon", "completep", DEPTHS, "muon", 0.01, HIGH),
+    Ladder("depth, completep, Muon", "completep", DEPTHS, "muon", 0.01, HIGH, (0, 1)),
+    Ladder("depth, standard, Muon", "standard", DEPTHS, "muon", 0.01, HIGH, (0, 1)),
+    Ladder("width, standard, Muon", "standard", WIDTHS, "muon", 0.01, HIGH, (0, 1)),
     Ladder("depth, completep, AdamH", "completep", DEPTHS, "adamh", 0.02, HIGH[1:]),
 )
 

@@ -25,9 +25,10 @@ MEMORY_SHARE = 0.7
 """Of the free memory, what a step may be expected to take (Fujii 2024: below 80% of the estimate nothing ran out)."""
 TIMING_SHARE, THREADS_SHARE = 0.25, 0.5
 """Of plan.budget, what has been spent when no other layout is timed any more; threads, which matter most, are timed longer."""
-DOUBLING = 0.87
-"""Where the length is a time, a batch of twice the law's is taken if a sample of it takes less than this share of the seconds:
-for the same loss it needs 1.02 to 1.1 times the samples (median over ten cases, benchmarks/optimizers.md)."""
+DEARER, AT_UPDATES, POWER, MOST_BATCH = 0.055, 800.0, 0.75, 4096
+"""Twice the batch needs DEARER more samples for the same loss where AT_UPDATES updates are left, more by this power where fewer
+are: 5.5% and 9% at 800 and 400 updates (medians over five language models, each batch at its best rate: benchmarks/optimizers.md).
+Samples that a batch is doubled to at most."""
 COMPILE_S = 60.0
 """What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
 
@@ -111,36 +112,63 @@ def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps
         choices, best = time_dial(draft, choices, best, dial, options, time_steps, deadline)
     train, length = draft.recipe.train, draft.length
     if train.batch == "auto" and length.unit == "seconds":
+        known = {choices.batch: min(best)}
         n_tokens = length.amount * choices.batch * draft.context / median(best)
         choices = that_fits(draft, shape, with_batch(draft, shape, choices, n_tokens))
-        choices, best = doubled(draft, shape, choices, time_steps(choices, N_TIMED, AT_LEAST_S), time_steps)
+        best = time_steps(choices, N_TIMED, AT_LEAST_S)
+        known[choices.batch] = min(best)
+        choices, best = in_time(draft, shape, choices, best, time_steps, known)
     if train.micro_batch == "auto":
         choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return try_compile(draft, choices, median(best), time_steps)
 
 
-def doubled(
-    draft: Draft, shape: DecoderShape, choices: Choices, best: list[float], time_steps: TimeSteps
-) -> tuple[Choices, list[float]]:
-    """Twice the law's batch, where its steps are so much cheaper a sample that the same seconds end lower."""
-    given = draft.recipe.train.micro_batch
-    update = {
-        "batch": 2 * choices.batch,
-        "micro_batch": 2 * choices.micro_batch if given == "auto" else choices.micro_batch,
-    }
-    trial = that_fits(draft, shape, choices.model_copy(update=update))
-    seconds = time_steps(trial, N_TIMED, AT_LEAST_S)
-    share, law = min(seconds) / (2 * min(best)), draft.decisions.pop()
-    why = f"{law.why} Twice as many take {share:.0%} of the seconds a sample"
-    if share == float("inf"):
-        draft.decide(replace(law, why=f"{law.why} Twice as many do not fit the memory."))
+def in_time(
+    draft: Draft, shape: DecoderShape, choices: Choices, best: list[float], time_steps: TimeSteps, known: dict[int, float]
+) -> tuple[Choices, list[float]]:  # fmt: skip
+    """The law's batch, or a larger one with which the same seconds end lower, its samples being so much cheaper. `known`: seconds
+    of a step by batch; a step's seconds lie on a line."""
+    law, given, seconds = draft.decisions.pop(), draft.recipe.train.micro_batch, draft.length.amount
+
+    def layout(factor: int) -> Choices:
+        micro_batch = choices.micro_batch * factor if given == "auto" else choices.micro_batch
+        larger = choices.model_copy(update={"batch": choices.batch * factor, "micro_batch": micro_batch})
+        return that_fits(draft, shape, larger) if given == "auto" else larger
+
+    if len(known) == 1:
+        known[2 * choices.batch] = min(time_steps(layout(2), N_TIMED, AT_LEAST_S))
+    factor = doublings(choices.batch, known, seconds)
+    trial = layout(factor)
+    times = time_steps(trial, N_TIMED, AT_LEAST_S) if factor > 1 else best
+    share = min(times) / (factor * min(best))
+    if factor == 1 or not ends_lower(share, factor, seconds / min(times)):
+        told = "does not fit the memory" if share == float("inf") else "would not end lower in the same time"
+        draft.decide(replace(law, why=f"{law.why} A larger one {told}."))
         return choices, best
-    if share >= DOUBLING:
-        draft.decide(replace(law, why=f"{why}, not below {DOUBLING:.0%}."))
-        return choices, best
-    why += f", and in the same time end lower: below {DOUBLING:.0%} they are taken."
+    why = f"{law.why} In {factor} times as many a sample takes {share:.0%} of the seconds: the same time ends lower."
     draft.decide(replace(law, value=trial.batch, origin="measured", why=why, high=max(law.high or 0, 2 * trial.batch)))
-    return trial, seconds
+    return trial, times
+
+
+def doublings(batch: int, known: dict[int, float], run_s: float) -> int:
+    """How many times the batch is worth trying, a power of two, by the line through the seconds of a step of two batches."""
+    other, factor = next(b for b in known if b != batch), 1
+    slope = (known[other] - known[batch]) / (other - batch)
+    while factor * batch < MOST_BATCH:
+        now, then = (known[batch] + slope * (n * factor - 1) * batch for n in (1, 2))
+        if then <= now or not ends_lower(then / (2 * now), 2, run_s / then):
+            break
+        factor *= 2
+    return factor
+
+
+def ends_lower(share: float, factor: int, n_updates: float) -> bool:
+    """Whether `factor` times the batch ends lower in the same time: its samples take this share of the seconds, and so many
+    updates are left."""
+    samples = 1.0 if n_updates > 0 else float("inf")
+    for k in range(factor.bit_length() - 1):
+        samples *= 1 + DEARER * (AT_UPDATES / max(1e-9, n_updates * 2**k)) ** POWER
+    return share * samples < BETTER
 
 
 def smaller(choices: Choices) -> list[int]:
