@@ -16,7 +16,9 @@ Made by `make bench-planning` (benchmarks/planning.py) from the runs in benchmar
 development tasks; a full run of each takes 5 to 20 s on one core of a quiet machine. The oracle is the best of 7 rates x 4
 batches at full budget, its two best re-run on 3 fresh seeds and the better one on 5. A rival's cost of choosing is taken from its training.
 **Regret** is the extra compute it would need to reach the oracle's loss, by the oracle's own slope of log loss against log
-compute; "loss" is how far its loss lies above the oracle's. Laws and constants of danlu's planner were chosen while looking
+compute; "loss" is how far its loss lies above the oracle's. All rows but one train by AdamW. "danlu as it ships" is a recipe of data and
+model alone, planned for as many seconds as a run of the oracle's takes (steps of both timed in turn on a quiet machine): its
+optimizer is Muon; where it would be AdamW, the row is left out, being that of danlu plan. Laws and constants of danlu's planner were chosen while looking
 at these tasks: this is the development set, not a sealed one.
 """
 
