@@ -71,6 +71,11 @@ class Draft:
         self.decisions.append(decision)
         return decision.value
 
+    def revise(self, decision: Decision) -> None:
+        """Put a decision in the place of an earlier one on the same setting."""
+        i = next(i for i, d in enumerate(self.decisions) if d.name == decision.name)
+        self.decisions[i] = decision
+
     def derive(self, name: str, value: Any, why: str, origin: str = "derived") -> Any:
         """Note a value that follows from others by arithmetic, from a timing, or from what the machine is."""
         return self.decide(Decision(name, value, origin, f"{why}.", source="", valid="", in_range=True))

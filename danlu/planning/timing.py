@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -117,24 +119,29 @@ def time_choices(draft: Draft, shape: DecoderShape, choices: Choices, time_steps
         choices = that_fits(draft, shape, with_batch(draft, shape, choices, n_tokens))
         best = time_steps(choices, N_TIMED, AT_LEAST_S)
         known[choices.batch] = min(best)
-        choices, best = in_time(draft, shape, choices, best, time_steps, known)
+        choices, best = in_time(draft, choices, best, time_steps, known, partial(that_fits, draft, shape))
     if train.micro_batch == "auto":
         choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return try_compile(draft, choices, median(best), time_steps)
 
 
 def in_time(
-    draft: Draft, shape: DecoderShape, choices: Choices, best: list[float], time_steps: TimeSteps, known: dict[int, float]
+    draft: Draft, choices: Choices, best: list[float], time_steps: TimeSteps, known: dict[int, float],
+    fitted: Callable[[Choices], Choices],
 ) -> tuple[Choices, list[float]]:  # fmt: skip
     """The law's batch, or a larger one with which the same seconds end lower, its samples being so much cheaper. `known`: seconds
-    of a step by batch; a step's seconds lie on a line."""
-    law, given, seconds = draft.decisions.pop(), draft.recipe.train.micro_batch, draft.length.amount
+    of a step by batch; a step's seconds lie on a line. `fitted`: the layout within the memory."""
+    seconds, is_open = draft.length.amount, draft.recipe.train.micro_batch == "auto"
 
     def layout(factor: int) -> Choices:
-        micro_batch = choices.micro_batch * factor if given == "auto" else choices.micro_batch
+        micro_batch = choices.micro_batch * factor if is_open else choices.micro_batch
         larger = choices.model_copy(update={"batch": choices.batch * factor, "micro_batch": micro_batch})
-        return that_fits(draft, shape, larger) if given == "auto" else larger
+        return fitted(larger) if is_open else larger
 
+    law = next(d for d in draft.decisions if d.name == "train.batch")
+    if draft.left_s(seconds) <= 0:
+        draft.revise(replace(law, why=f"{law.why} No larger one was timed: plan.budget is spent."))
+        return choices, best
     if len(known) == 1:
         known[2 * choices.batch] = min(time_steps(layout(2), N_TIMED, AT_LEAST_S))
     factor = doublings(choices.batch, known, seconds)
@@ -143,10 +150,10 @@ def in_time(
     share = min(times) / (factor * min(best))
     if factor == 1 or not ends_lower(share, factor, seconds / min(times)):
         told = "does not fit the memory" if share == float("inf") else "would not end lower in the same time"
-        draft.decide(replace(law, why=f"{law.why} A larger one {told}."))
+        draft.revise(replace(law, why=f"{law.why} A larger one {told}."))
         return choices, best
     why = f"{law.why} In {factor} times as many a sample takes {share:.0%} of the seconds: the same time ends lower."
-    draft.decide(replace(law, value=trial.batch, origin="measured", why=why, high=max(law.high or 0, 2 * trial.batch)))
+    draft.revise(replace(law, value=trial.batch, origin="measured", why=why, high=max(law.high or 0, 2 * trial.batch)))
     return trial, times
 
 

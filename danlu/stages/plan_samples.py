@@ -30,6 +30,7 @@ from danlu.planning.timing import (
     TIMING_SHARE,
     deadline_of,
     fitted,
+    in_time,
     smaller,
     time_dial,
 )
@@ -146,6 +147,8 @@ def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) ->
     """Threads and precision by timing, where they are open: (the fastest, its median seconds a step). Small models are
     often faster on one thread than on all, and on a busy machine most are."""
     train, best = draft.recipe.train, time_steps(choices, N_TIMED, AT_LEAST_S)
+    if train.batch == "auto" and draft.length.unit == "seconds":
+        choices, best = batch_in_time(draft, choices, best, time_steps)
     deadline, last = (deadline_of(draft, choices.batch, median(best), share) for share in (TIMING_SHARE, THREADS_SHARE))
     if train.threads == "auto" and choices.device == "cpu" and choices.threads > 1:
         fewer = sorted({choices.threads // 2, 1}, reverse=True)
@@ -155,6 +158,22 @@ def time_choices(draft: SampleDraft, choices: Choices, time_steps: TimeSteps) ->
     if train.micro_batch == "auto":
         choices, best = time_dial(draft, choices, best, "micro_batch", smaller(choices), time_steps, deadline)
     return choices, median(best)
+
+
+def batch_in_time(
+    draft: SampleDraft, choices: Choices, best: list[float], time_steps: TimeSteps
+) -> tuple[Choices, list[float]]:
+    """The batch, now that it is known how many samples the time allows: smaller where they would make too few updates."""
+    law = sample_laws.batch(draft.n_unique, draft.length.amount * choices.batch / median(best))
+    if law.value >= choices.batch:
+        return choices, best
+    known = {choices.batch: min(best)}
+    draft.revise(law)
+    update = {"batch": law.value, "micro_batch": min(choices.micro_batch, law.value)}
+    choices = choices.model_copy(update=update)
+    best = time_steps(choices, N_TIMED, AT_LEAST_S)
+    known[choices.batch] = min(best)
+    return in_time(draft, choices, best, time_steps, known, lambda layout: layout)
 
 
 def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choices:

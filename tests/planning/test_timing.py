@@ -11,6 +11,7 @@ import pytest
 from danlu.planning import timing
 from danlu.planning.draft import Draft
 from danlu.recipe import Recipe
+from danlu.stages import plan_samples
 
 VOCAB, CONTEXT = 64, 32
 
@@ -69,3 +70,22 @@ def test_what_does_not_fit_is_not_taken_and_a_length_in_samples_asks_for_nothing
     asked: list[int] = []
     planned(lambda b: asked.append(b) or 0.005, "5000 samples")
     assert len(set(asked)) == 1
+
+
+def test_samples_get_a_smaller_batch_where_the_time_allows_few_updates() -> None:
+    recipe = Recipe.model_validate(
+        {"name": "x", "model": {"kind": "mlp"}, "data": {"kind": "table", "path": "x", "target": "y"},
+         "task": {"kind": "classify"}, "train": {"length": "10 s", "threads": 1, "precision": "fp32"}}
+    )  # fmt: skip
+    card: Any = SimpleNamespace(splits={"train": SimpleNamespace(n_samples=20_000)})
+    machine: Any = SimpleNamespace(device="cpu", threads=1, n_cores=2, has_bf16=False, available_bytes=10**10)
+    for step_s, low, high in (
+        (lambda b: 1e-5 * b, 256, 256),
+        (lambda b: 1e-3 * b, 16, 16),
+        (lambda b: 0.05 + 1e-5 * b, 64, 4096),
+    ):
+        draft = plan_samples.SampleDraft(recipe, card, machine)
+        choices = plan_samples.first_choices(draft)
+        choices, _ = plan_samples.time_choices(draft, choices, lambda c, n, _s, f=step_s: [f(c.batch)] * n)
+        (decision,) = [d for d in draft.decisions if d.name == "train.batch"]
+        assert low <= choices.batch == decision.value <= high
