@@ -68,7 +68,7 @@ class Asked:
     rival: str = ""
     note: str = ""
     decay: float | None = None
-    """Weight decay under Muon, where that is the optimizer."""
+    """Weight decay under the usual optimizer, where it is that."""
 
 
 def n_tokens(task: Task) -> float:
@@ -188,18 +188,24 @@ def wrong_prior(task: Task, factor: float) -> Asked:
     return Asked(row["lr"], row["batch"], 1 - row["cost"], note=row["origin"])
 
 
-def shipped(task: Task) -> Asked | None:
+def shipped(task: Task, budget: str = "8%") -> Asked | None:
     """danlu with data and model alone: its usual optimizer, batch and rate planned for as many seconds as a run of the oracle's
-    takes (steps of both timed in turn), its own cost taken from them. None where that optimizer is AdamW, as everywhere here."""
+    takes (steps of both timed in turn), its own cost taken from them; with a budget of "prior" all seconds go into steps."""
     from optimizers import timed
 
-    best = oracle(task)
-    if task.recipe["model"]["kind"] in BY_ADAMW or best is None:
+    if (best := oracle(task)) is None:
         return None
     seconds = task.n_samples * timed(task, best.batch)[0] / best.batch
-    row = plan_of(as_shipped(task), "8%", length=f"{seconds:.3g} s")
-    n_samples = seconds * (1 - row["cost"]) / timed(task, row["batch"])[1] * row["batch"]
+    row = plan_of(as_shipped(task), budget, length=f"{seconds:.3g} s")
+    step_s = timed(task, row["batch"])[usual(task) == "muon"]
+    cost = 0.0 if budget == "prior" else row["cost"]
+    n_samples = seconds * (1 - cost) / step_s * row["batch"]
     return Asked(row["lr"], row["batch"], n_samples / task.n_samples, note=row["origin"], decay=row["decay"])
+
+
+def usual(task: Task) -> str:
+    """The optimizer that danlu takes where none is named."""
+    return "adamw" if task.recipe["model"]["kind"] in BY_ADAMW else "muon"
 
 
 def as_shipped(task: Task, **given: Any) -> Task:
@@ -211,6 +217,7 @@ def as_shipped(task: Task, **given: Any) -> Task:
 RIVALS: dict[str, Callable[[Task], Asked | None]] = {
     "danlu plan": planned,
     "danlu as it ships, equal seconds": shipped,
+    "as it ships by laws alone, equal seconds": lambda task: shipped(task, "prior"),
     "same laws, 8% more steps": law_only,
     "framework defaults": defaults,
     "Step Law": step_law,
@@ -277,7 +284,7 @@ def reached(task: Task, asked: Asked, seeds: tuple[int, ...]) -> float:
     """Mean validation loss over seeds; infinite when one diverged."""
     losses = []
     if asked.decay is not None:
-        task = as_shipped(task, kind="muon", weight_decay=asked.decay)
+        task = as_shipped(task, kind=usual(task), weight_decay=asked.decay)
     for seed in seeds:
         if asked.rival:
             name = f"{asked.rival} {asked.lr:.4g} {asked.batch} {asked.share:.4g} {seed}"
