@@ -138,12 +138,18 @@ class Recipe(Settings):
     @classmethod
     def _usual_optimizer(cls, raw: Any) -> Any:
         """The kind of an optimizer that names none, where the model has a usual one of its own."""
-        model, optimizer = (
-            (raw.get(name, {}) for name in ("model", "optimizer")) if isinstance(raw, Mapping) else ({}, {})
-        )
-        kind = model.get("kind") if isinstance(model, Mapping) else getattr(model, "kind", "")
-        if kind in BY_ADAMW and isinstance(optimizer, Mapping) and "kind" not in optimizer:
-            return {**raw, "optimizer": {"kind": "adamw", **optimizer}}
+        if not isinstance(raw, Mapping):
+            return raw
+        model, given = raw.get("model", {}), raw.get("optimizer", {})
+        kind = model.get("kind") if isinstance(model, Mapping) else getattr(model, "kind", None)
+        names_none = isinstance(given, Mapping) and "kind" not in given
+        if (
+            names_none
+            and isinstance(kind, str)
+            and kind in BY_ADAMW
+            and set(given) <= set(OPTIMIZERS["adamw"].model_fields)
+        ):
+            return {**raw, "optimizer": {"kind": "adamw", **given}}
         return raw
 
     @model_validator(mode="after")

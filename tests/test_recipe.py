@@ -146,3 +146,22 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             Recipe.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "kind"),
+    [
+        ("mlp", None, "adamw"), ("mlp", {"lr": 0.01}, "adamw"), ("mlp", {"kind": "muon"}, "muon"), ("mlp", {"momentum": 0.9}, "muon"),
+        ("vit", None, "muon"), ("recurrent", {"weight_decay": 0.1}, "adamw"),
+    ],
+)  # fmt: skip
+def test_a_model_has_a_usual_optimizer_and_a_named_one_stands(model, given, kind):
+    raw = {
+        "data": {"kind": "table", "path": "x.csv", "target": "y"},
+        "model": {"kind": model},
+        "task": {"kind": "classify"},
+    }
+    recipe = Recipe.model_validate(raw | ({} if given is None else {"optimizer": given}))
+    assert recipe.optimizer.kind == kind
+    for name, value in (given or {}).items():
+        assert getattr(recipe.optimizer, name) == value
