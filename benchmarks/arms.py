@@ -300,7 +300,8 @@ def page(found: list[tuple[str, dict[str, Any]]], runs: Runs) -> str:
         f"`python benchmarks/arms.py`: {len(runs.known):,} runs of 0.1 to 0.5 s, {seconds:.0f} s in all on one core (arms.jsonl).",
         f"At most {N_PAIRS} pairs a comparison, error rate {paired.LEVEL:.0%}, the rule of `danlu tune` with futility and the",
         f"validation split's own noise. A pool has {N_POOL} runs (null) or {N_PLANTED} pairs (planted): comparisons of one pool",
-        "share runs, so their counts vary more than independent ones would.", "",
+        "share runs, so their counts vary more than independent ones would. The stated power is that of a fixed number of pairs in",
+        "either direction; giving up early (futility) takes a few points of it where it is low.", "",
         "## The same arm twice (no effect), and the same with a shift that 12 pairs are stated to find 80% of the time", "",
         f"False winners: {n_false} of {n_null} ({n_false / max(1, n_null):.1%}).", "",
         table(

@@ -19,8 +19,8 @@ batches at full budget, its two best re-run on 3 fresh seeds and the better one 
 compute; "loss" is how far its loss lies above the oracle's. All rows but two train by AdamW, by samples. "danlu as it ships" is a
 recipe of data and model alone, planned for as many seconds as a run of the oracle's takes (steps timed in turn on a quiet machine):
 Muon on language models, the ViT and the tagger, and the batch that ends lowest in that time, so that it sees 0.84 to 3.3 times
-the samples; "by laws alone" the same with plan.budget = "prior" and all seconds in steps. Laws and constants of danlu's planner were chosen while looking
-at these tasks: this is the development set, not a sealed one.
+the samples; "by laws alone" the same with plan.budget = "prior" and all seconds in steps. Laws and constants of danlu's planner
+were chosen while looking at these tasks: this is the development set, not a sealed one.
 """
 
 
