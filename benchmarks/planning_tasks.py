@@ -256,13 +256,13 @@ def key_of(task: Task, lr: float, batch: int, seed: int, share: float, settings:
 
 def kept_runs() -> dict[str, dict[str, Any]]:
     """Every kept run by its key."""
-    return read_runs(KEPT.stat().st_size) if KEPT.is_file() else {}
+    return read_runs(KEPT, KEPT.stat().st_size) if KEPT.is_file() else {}
 
 
 @lru_cache(1)
-def read_runs(n_bytes: int) -> dict[str, dict[str, Any]]:
+def read_runs(path: Path, n_bytes: int) -> dict[str, dict[str, Any]]:
     """The file's rows by key; read again when it has grown."""
-    rows = [json.loads(line) for line in KEPT.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return {row["key"]: row for row in rows}
 
 

@@ -71,6 +71,20 @@ def run_name(name: str) -> str:
     return checked_name("", name)
 
 
+def with_usual_optimizer(raw: Any) -> Any:
+    """The recipe's raw sections, with the kind of an optimizer that names none, where the model has a usual one of its own."""
+    if not isinstance(raw, Mapping):
+        return raw
+    model, given = raw.get("model", {}), raw.get("optimizer", {})
+    kind = model.get("kind") if isinstance(model, Mapping) else getattr(model, "kind", None)
+    if not (isinstance(kind, str) and kind in BY_ADAMW and isinstance(given, Mapping)) or "kind" in given:
+        return raw
+    adamw, other = (set(OPTIMIZERS[name].model_fields) for name in ("adamw", DEFAULTS["optimizer"]))
+    if set(given) & (other - adamw):  # a setting that only the other has names it
+        return raw
+    return {**raw, "optimizer": {"kind": "adamw", **given}}
+
+
 class Recipe(Settings):
     """One training run, whole: `Recipe.load("recipe.toml")`, or `Recipe(data={"path": "notes/*.md"})` in Python."""
 
@@ -127,7 +141,7 @@ class Recipe(Settings):
         try:
             recipe = cls.model_validate(raw)
         except ValidationError as error:
-            raise refusal(error, cls, raw, source, SYNONYMS) from None
+            raise refusal(error, cls, with_usual_optimizer(raw), source, SYNONYMS) from None
         finally:
             ALLOWED_CODE.reset(token)
         recipe._text = "" if keys else text
@@ -137,20 +151,8 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _usual_optimizer(cls, raw: Any) -> Any:
-        """The kind of an optimizer that names none, where the model has a usual one of its own."""
-        if not isinstance(raw, Mapping):
-            return raw
-        model, given = raw.get("model", {}), raw.get("optimizer", {})
-        kind = model.get("kind") if isinstance(model, Mapping) else getattr(model, "kind", None)
-        names_none = isinstance(given, Mapping) and "kind" not in given
-        if (
-            names_none
-            and isinstance(kind, str)
-            and kind in BY_ADAMW
-            and set(given) <= set(OPTIMIZERS["adamw"].model_fields)
-        ):
-            return {**raw, "optimizer": {"kind": "adamw", **given}}
-        return raw
+        """Before the sections are read."""
+        return with_usual_optimizer(raw)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

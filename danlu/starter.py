@@ -25,8 +25,6 @@ SIZES = (300_000, 500_000, 1_000_000, 3_000_000, 10_000_000)
 
 BOX_FILES = ("Annotations/*.xml", "annotations/instances_*.json", "train/*.xml", "train/*.coco.json")
 """What lies in a folder of pictures with boxes (data/boxes_files.py)."""
-
-
 PATIENCE = "stops once three looks are worse than the best by more than chance"
 
 
@@ -102,7 +100,9 @@ def sample_starter(data: str) -> str | None:
         "",
         *section("task", kind, {}),
         "",
-        *section("optimizer", {"lr": "auto"}, {"lr": "answered by danlu plan: a law, or short runs where they pay"}),
+        *section(
+            "optimizer", {"kind": "adamw", "lr": "auto"}, {"lr": "by danlu plan: a law, or short runs where they pay"}
+        ),
         "",
         *section("train", {"length": "30 epochs", "patience": "auto"}, {"patience": PATIENCE}),
         "",

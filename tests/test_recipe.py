@@ -165,3 +165,11 @@ def test_a_model_has_a_usual_optimizer_and_a_named_one_stands(model, given, kind
     assert recipe.optimizer.kind == kind
     for name, value in (given or {}).items():
         assert getattr(recipe.optimizer, name) == value
+
+
+def test_a_misspelt_setting_is_told_of_the_models_usual_optimizer(tmp_path):
+    path = tmp_path / "r.toml"
+    head = '[data]\nkind = "table"\npath = "x.csv"\ntarget = "y"\n[model]\nkind = "mlp"\n[task]\nkind = "classify"\n'
+    path.write_text(head + "[optimizer]\nlrr = 0.1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"optimizer\.lrr is not a setting of adamw\. .*rename it to lr"):
+        Recipe.load(path)

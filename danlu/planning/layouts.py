@@ -25,8 +25,8 @@ FIRST_S = 0.1
 """Seconds of steps that a whole rehearsal times at least."""
 N_FIRST = 3
 MEMORY_SD = 1.09
-"""One standard deviation of a measured peak, as a factor (37 runs of eleven models, median error 5.8%, the widest where looks
-pad sequences of unlike lengths: benchmarks/planning_hardware.md)."""
+"""One standard deviation of a measured peak, as a factor (37 runs of eleven models: median error 3.5%, 90% of them within
+12%: benchmarks/planning_hardware.md)."""
 SHAPING = ("device", "threads", "precision", "operations", "attention", "compile", "recompute", "batch", "ema")
 """What two layouts must share to lie on one line of memory, beside the model."""
 

@@ -131,16 +131,19 @@ def in_time(
 ) -> tuple[Choices, list[float]]:  # fmt: skip
     """The law's batch, or a larger one with which the same seconds end lower, its samples being so much cheaper. `known`: seconds
     of a step by batch; a step's seconds lie on a line. `fitted`: the layout within the memory."""
-    seconds, is_open = draft.length.amount, draft.recipe.train.micro_batch == "auto"
+    seconds = draft.length.amount
+    is_whole = (
+        draft.recipe.train.micro_batch == "auto" and choices.micro_batch == choices.batch
+    )  # memory did not cut it
 
     def layout(factor: int) -> Choices:
-        micro_batch = choices.micro_batch * factor if is_open else choices.micro_batch
+        micro_batch = choices.micro_batch * factor if is_whole else choices.micro_batch
         larger = choices.model_copy(update={"batch": choices.batch * factor, "micro_batch": micro_batch})
-        return fitted(larger) if is_open else larger
+        return fitted(larger) if is_whole else larger
 
     law = next(d for d in draft.decisions if d.name == "train.batch")
     if draft.left_s(seconds) <= 0:
-        draft.revise(replace(law, why=f"{law.why} No larger one was timed: plan.budget is spent."))
+        draft.revise(replace(law, why=f"{law.why} No larger one was timed: nothing of plan.budget is left."))
         return choices, best
     if len(known) == 1:
         known[2 * choices.batch] = min(time_steps(layout(2), N_TIMED, AT_LEAST_S))
