@@ -44,6 +44,8 @@ class Choices(Settings):
     """Resolved optimizer settings (lr, weight_decay, ...)."""
     evaluate_every: int | None
     """Steps between looks at the validation split, or None."""
+    look_share: float = 1.0
+    """Share of what a look may take of the validation split, where a whole look would take too much of the run."""
     signals_every: int | None
     """Steps between per-layer measurements, or None."""
     save_every_steps: int | None

@@ -26,6 +26,8 @@ TIME_FACTOR = 1.15
 """One standard deviation of a step time from a few timed steps, a guess that scorecards correct."""
 LIMIT_S = 0.1
 """Seconds of matrix products that the machine's limit is taken from."""
+LOOKS_SHARE, LEAST_LOOKED = 0.1, 64
+"""Of a run's time, what its looks at the validation split may take; samples that each sees at least."""
 EXPECTED_SHARE = 0.5
 """Share of the matmul limit that an untimed step is taken to reach."""
 
@@ -65,6 +67,20 @@ class Draft:
     def left_s(self, run_s: float, share: float = 1.0) -> float:
         """Seconds left of a share of plan.budget."""
         return share * self.recipe.plan.budget.seconds(run_s) - (time.perf_counter() - self.began)
+
+    def look_share(self, look_s: float, run_s: float) -> float:
+        """Share of a look's samples or tokens, so that one look takes LOOKS_SHARE of the run at most; 1 where the recipe says how
+        many it wants, and never fewer than LEAST_LOOKED."""
+        unit, least = ("samples", LEAST_LOOKED) if self.context == 1 else ("tokens", LEAST_LOOKED * self.context)
+        name = f"during_{unit}"
+        n: int = min(getattr(self.recipe.evaluate, name), self.n_validation)
+        is_open = self.recipe.evaluate.every != "never" and name not in self.recipe.evaluate.model_fields_set
+        if not is_open or n <= least or look_s <= LOOKS_SHARE * run_s:
+            return 1.0
+        share: float = max(least / n, LOOKS_SHARE * run_s / look_s)
+        why = f"a look at all {n:,} would take {look_s:.2g} s, more than {LOOKS_SHARE:.0%} of the run"
+        self.derive(f"evaluate.{name}", math.ceil(share * n), why)
+        return share
 
     def decide(self, decision: Decision) -> Any:
         """Note a decision; its value."""

@@ -56,7 +56,8 @@ def whole_run(choices: Choices, found: Rehearsal, n_cores: int) -> Duration:
     n_looks = 0 if every is None else n // every + (n % every > 0)
     saves = choices.save_every_s is not None or choices.save_every_steps is not None
     steps_s = found.first_s + (n - 1) * step_s
-    forks_s = sum(cool for _, cool in choices.forks) * step_s + (2 * len(choices.forks)) * found.look_s
+    look_s = choices.look_share * found.look_s
+    forks_s = sum(cool for _, cool in choices.forks) * step_s + 2 * len(choices.forks) * look_s
     n_saves = BEST_SHARE * n_looks if saves else 0.0
     if choices.save_every_steps:
         n_saves += n / choices.save_every_steps
@@ -67,7 +68,7 @@ def whole_run(choices: Choices, found: Rehearsal, n_cores: int) -> Duration:
     busy_sd = BUSY_SD * found.busy
     factor = math.exp(math.sqrt(MODEL_SD**2 + spread(found.steps) ** 2 + busy_sd**2))
     return Duration(
-        found.startup_s, steps_s, n_watched * found.watch_s, n_looks * found.look_s, n_saves * (found.stall_s + beside_s),
+        found.startup_s, steps_s, n_watched * found.watch_s, n_looks * look_s, n_saves * (found.stall_s + beside_s),
         found.closing_s, forks_s, factor,
     )  # fmt: skip
 

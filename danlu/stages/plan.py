@@ -18,7 +18,7 @@ from danlu.build import is_samples
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, ladder, learning_rate, priors
 from danlu.planning.choices import Choices
-from danlu.planning.draft import Draft
+from danlu.planning.draft import LOOKS_SHARE, Draft
 from danlu.planning.forks import with_forks
 from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, write_plan
@@ -33,8 +33,8 @@ from danlu.training.earlier import expected_loss
 USABLE = 0.92
 """Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
 SAVE_EVERY_S = 120.0
-N_LOOKS, LOOKS_SHARE = 20, 0.1
-"""Looks at the validation split during a run, and the most of its time they may take."""
+N_LOOKS = 20
+"""Looks at the validation split during a run, at most LOOKS_SHARE of its time."""
 FORWARD_SHARE = 1 / 3
 """A forward pass of a whole step: 2 of 6 FLOPs a parameter."""
 N_SIGNALS, SIGNALS_MIN = 50, 10
@@ -116,6 +116,8 @@ def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
     recipe, every = draft.recipe, draft.recipe.evaluate.every
     n_looked = min(recipe.evaluate.during_tokens, draft.n_validation)
     look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / (choices.batch * draft.context)
+    share = draft.look_share(look_s, draft.run_s(choices.batch, step_s))
+    look_s *= share
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount
@@ -138,6 +140,7 @@ def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
     update = {
         "n_steps": n_steps,
         "time_limit_s": limit_s,
+        "look_share": share,
         "evaluate_every": draft.interval(every, choices.batch, step_s, max(1, round(n_steps / n_looks))),
         "signals_every": draft.interval(recipe.train.signals, choices.batch, step_s, max(SIGNALS_MIN, n_steps // N_SIGNALS)),
         "save_every_s": by_time,

@@ -18,7 +18,7 @@ from danlu.base.units import Length
 from danlu.build import network, on_meta
 from danlu.planning import hardware, learning_rate, sample_laws
 from danlu.planning.choices import Choices
-from danlu.planning.draft import Draft
+from danlu.planning.draft import LOOKS_SHARE, Draft
 from danlu.planning.forks import with_forks
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
@@ -41,8 +41,8 @@ from danlu.training.earlier import expected_loss
 USABLE = 0.95
 """Share of a time budget that is planned for; the rest is for checkpoints and a machine that slows down."""
 SAVE_EVERY_S = 120.0
-N_LOOKS, LOOKS_SHARE = 20, 0.1
-"""Looks at the validation split during a run, and the most of its time they may take."""
+N_LOOKS = 20
+"""Looks at the validation split during a run, at most LOOKS_SHARE of its time."""
 FORWARD_SHARE = 1 / 3
 N_SIGNALS, SIGNALS_MIN = 50, 10
 
@@ -181,6 +181,8 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
     recipe, every = draft.recipe, draft.recipe.evaluate.every
     n_looked = min(recipe.evaluate.during_samples, draft.n_validation)
     look_s = draft.look_s or FORWARD_SHARE * step_s * n_looked / choices.batch
+    share = draft.look_share(look_s, draft.run_s(choices.batch, step_s))
+    look_s *= share
     length, limit_s = draft.length, None
     if length.unit == "seconds":
         limit_s = length.amount
@@ -199,6 +201,7 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
     update: dict[str, Any] = {
         "n_steps": n_steps,
         "time_limit_s": limit_s,
+        "look_share": share,
         "evaluate_every": draft.interval(every, choices.batch, step_s, max(1, round(n_steps / n_looks))),
         "signals_every": draft.interval(recipe.train.signals, choices.batch, step_s, signals),
         "save_every_s": by_time,

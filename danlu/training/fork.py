@@ -30,7 +30,7 @@ from danlu.training.earlier import earlier_runs
 from danlu.training.guards import Verdict
 from danlu.training.state import Average, kept
 from danlu.training.update import Clock, Parts
-from danlu.training.validation import Look, open_validation
+from danlu.training.validation import Look, looked_at, open_validation
 
 TrainStep = Callable[
     [Parts, Sequence[Batch], float, Callable[[float, float], Verdict], Clock], tuple[float, dict[str, float], int]
@@ -158,10 +158,12 @@ def whole_look(recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices)
     size, part = (
         (split.n_samples, limits.during_samples) if is_samples(recipe) else (split.n_tokens, limits.during_tokens)
     )
+    part = looked_at(choices, part, size)
     if not part < size <= MOST_OFTEN * part:
         return None
     all_of_it = limits.model_copy(update={"during_tokens": size, "during_samples": size})
-    return open_validation(recipe.model_copy(update={"evaluate": all_of_it}), run, card, choices)
+    whole = choices.model_copy(update={"look_share": 1.0})
+    return open_validation(recipe.model_copy(update={"evaluate": all_of_it}), run, card, whole)
 
 
 def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) -> list[str]:

@@ -28,6 +28,7 @@ from danlu.training.alarm import Alarm
 from danlu.training.fork import Forked, ForkLog, TrainStep, predict, whole_look
 from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
+from danlu.training.process import Heap
 from danlu.training.signals import Watch
 from danlu.training.start import start_from
 from danlu.training.state import Average, State, restore, snapshot
@@ -65,6 +66,10 @@ class Loop:
         self.meter: NoiseMeter | None = None
         self.watching: Watch | None = None
         self.ids = np.empty(0, np.int64)
+        is_unlike = (
+            self.device.type == "cpu" and getattr(getattr(self.loader, "split", None), "lengths", None) is not None
+        )
+        self.heap = Heap() if is_unlike else None
         if not self.resume():
             self.events += start_from(self.parts.model, recipe.train.start_from, run.data)
             if self.choices.ema:
@@ -113,6 +118,8 @@ class Loop:
         batches = self.read(self.state.position.step)
         if self.alarm is not None:
             self.alarm.see(self.state.position.step, batches)
+        if self.heap is not None:
+            self.heap.before(max(next(iter(batch.tensors.values())).numel() for batch in batches))
         return [batch.to(self.device) for batch in batches]
 
     def batches_at(self, step: int) -> list[Batch]:
@@ -194,6 +201,8 @@ class Loop:
         position.step += 1
         if self.average is not None and self.verdict == "update":
             self.average.update(position.step)
+        if self.heap is not None:
+            self.heap.after()
         clock.mark("other")
         validation, is_best = self.evaluate_now(clock)
         clock.spent["checkpoint"], self.saving_s = self.saving_s, 0.0

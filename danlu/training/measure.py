@@ -44,10 +44,6 @@ NO_END = 1_000_000
 """Steps of a rehearsal's schedule, and seconds between its checkpoints: it is stopped by hand."""
 N_BATCHES = 4
 """Batches of a look that are timed at most; the others are taken to be alike."""
-MOST_SHAPES = 32
-KEPT_SHARE = 0.5
-"""Shapes of a look's batches that are taken to keep memory of their own, and what share of the growth by some of them each of
-the others is taken to add (the rest is activations, which are used again; docs/LOG.md)."""
 LOOK_SHARE = 0.01
 """Of the run's time, what timing more than two of them may take. (Two at least: the second shows what the heap does.)"""
 
@@ -117,7 +113,7 @@ def rehearsed(
             closing = time.perf_counter()
             loop.writer.close()
             found["closing_s"] += time.perf_counter() - closing
-        found |= {"peak_bytes": peak_bytes(device) + int(found.pop("unlike_bytes", 0)), **before}
+        found |= {"peak_bytes": peak_bytes(device), **before}
     lines = memory_lines() if device.type == "cpu" else {}
     return found | {"file_bytes": lines.get("RssFile", 0)}
 
@@ -131,13 +127,8 @@ def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, choices: Choi
         change(loop, signals_every=None)
     if recipe.evaluate.every != "never":
         change(loop, evaluate_every=loop.state.position.step + 1)
-        n_all, before = n_unlike(loop.validation), own_now(choices)
         times = shorten(loop.validation, LOOK_SHARE * run_s(choices, step_s) / step_s, choices.batch)
-        n_made = n_unlike(loop.validation)
         found["look_s"] = times * step(loop, train_step).times.get("evaluate", 0.0)
-        if n_made:
-            further = min(n_all, MOST_SHAPES) / n_made - 1
-            found["unlike_bytes"] = KEPT_SHARE * max(0, own_now(choices) - before) * further
         change(loop, evaluate_every=None)
     found["stall_s"] = loop.saving_s
     loop.writer.wait()
@@ -145,18 +136,6 @@ def rest_of_run(recipe: Recipe, loop: Loop, train_step: TrainStep, choices: Choi
     began = time.perf_counter()
     loop.save_now()
     return found | {"closing_s": time.perf_counter() - began}
-
-
-def n_unlike(look: Any) -> int:
-    """Batches of a look at samples of unlike lengths, 0 where all are alike: of each shape oneDNN keeps a primitive with its
-    memory."""
-    is_unlike = isinstance(look, SampleLook) and whole_lengths(look.split) is not None
-    return sum(map(len, look.cut)) if is_unlike else 0
-
-
-def own_now(choices: Choices) -> int:
-    """Bytes that this process holds of its own now; 0 on a device, whose memory is asked for otherwise."""
-    return memory_lines()["RssAnon"] if choices.device == "cpu" else 0
 
 
 def heaviest_step(loop: Loop, n: int = 256) -> int | None:

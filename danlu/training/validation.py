@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +13,12 @@ from danlu.base.contracts import Batch, DataCard
 from danlu.base.runfolder import RunFolder
 from danlu.build import is_samples, open_text
 from danlu.data.order import Ids
-from danlu.data.samples import fixed_seeds, in_pieces
+from danlu.data.samples import fixed_seeds, in_pieces, whole_lengths
 from danlu.planning.choices import Choices
 from danlu.planning.trials import N_BLOCKS
 from danlu.recipe import Recipe
 from danlu.tasks.language_scores import Sums, validation_sums
+from danlu.training.process import trim_heap
 
 TOKENS_PER_BATCH = 16_384
 """Tokens that go through the model together while scoring."""
@@ -65,13 +67,19 @@ def open_validation(recipe: Recipe, run: RunFolder, card: DataCard, choices: Cho
     return TextLook(recipe, run, card, choices) if card.splits["validation"].n_tokens > 1 else Blind()
 
 
+def looked_at(choices: Choices, most: int, n: int) -> int:
+    """How many of n tokens or samples a look takes."""
+    return ceil(choices.look_share * min(most, n)) if choices.look_share < 1 else most
+
+
 class TextLook:
     """Evenly spaced windows: {"loss": nats per target, "bits_per_byte": ...}."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, card: DataCard, choices: Choices) -> None:
         self.text, self.device = open_text(recipe, run, card, "validation"), torch.device(choices.device)
         self.batch = max(1, TOKENS_PER_BATCH // recipe.model.context)  # type: ignore[attr-defined]
-        self.n_targets, self.task = recipe.evaluate.during_tokens, recipe.task
+        self.n_targets = looked_at(choices, recipe.evaluate.during_tokens, len(self.text.tokens))
+        self.task = recipe.task
         self.pieces: list[tuple[float, int]] = []
 
     def sums(self, model: nn.Module) -> Sums:
@@ -119,7 +127,8 @@ class SampleLook:
         self.task: Any = recipe.task
         self.split, self.card = data.open(run.data, card, "validation"), card
         self.size = min(SAMPLES_PER_BATCH, max(32, MORE_THAN_TRAINING * choices.batch))
-        n, most = len(self.split), recipe.evaluate.during_samples
+        n = len(self.split)
+        most = looked_at(choices, recipe.evaluate.during_samples, n)
         self.rows = np.arange(n) if n <= most else np.arange(most) * n // most
         self.device = torch.device(choices.device)
         self.pieces: list[tuple[float, int]] = []
@@ -127,6 +136,8 @@ class SampleLook:
             self.size = min(self.size, max(1, -(-len(self.rows) // N_BLOCKS)))
         self.cut = in_pieces(self.split, self.size, self.rows)
         """Batches of places in `rows`, by piece."""
+        self.is_unlike = whole_lengths(self.split) is not None
+        """Whether batches have shapes of their own, each of which would leave the heap in other pieces."""
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": units per target, "<headline>": ...}."""
@@ -161,15 +172,21 @@ class SampleLook:
 
     def piece(self, model: nn.Module, batches: list[Ids], said: dict[int, tuple[Any, Any]] | None) -> tuple[float, int]:
         """(loss sum, targets) of its batches together."""
-        loss, n_targets = 0.0, 0
+        sums = []
         for places in batches:
-            rows = self.rows[places]
-            moved = self.task.change(self.split.batch(rows), fixed_seeds(rows)).to(self.device)
-            output = model(moved)
-            loss += float(self.task.loss_sum(output, moved))
-            n_targets += moved.n_targets
-            if said is not None:  # of the same pass: a second one would double a look's time
-                told = self.task.predict(Seen(model, moved, output), moved, self.card)
-                both = zip(told, self.task.truths(moved, self.card), strict=True)
-                said |= dict(zip(places.tolist(), both, strict=True))
-        return loss, n_targets
+            sums.append(self.batch(model, places, said))
+            if self.is_unlike:
+                trim_heap()
+        return sum(loss for loss, _ in sums), sum(n for _, n in sums)
+
+    def batch(self, model: nn.Module, places: Ids, said: dict[int, tuple[Any, Any]] | None) -> tuple[float, int]:
+        """(loss sum, targets) of one batch."""
+        rows = self.rows[places]
+        moved = self.task.change(self.split.batch(rows), fixed_seeds(rows)).to(self.device)
+        output = model(moved)
+        loss = float(self.task.loss_sum(output, moved))
+        if said is not None:  # of the same pass: a second one would double a look's time
+            told = self.task.predict(Seen(model, moved, output), moved, self.card)
+            both = zip(told, self.task.truths(moved, self.card), strict=True)
+            said |= dict(zip(places.tolist(), both, strict=True))
+        return loss, moved.n_targets

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
 from danlu.base.contracts import Batch
-from danlu.training.validation import Seen
+from danlu.training.validation import Seen, looked_at
 
 
 class Counted(nn.Linear):
@@ -30,3 +31,14 @@ def test_the_seen_batch_is_not_computed_again_and_all_else_is_the_models() -> No
     assert model.passes == 1
     assert torch.equal(seen(other), model(other))
     assert seen.in_features == 3
+
+
+def test_a_shortened_look_takes_its_share_of_what_it_would_take() -> None:
+    def taken(share: float, most: int, n: int) -> int:
+        choices: Any = SimpleNamespace(look_share=share)
+        return looked_at(choices, most, n)
+
+    assert taken(1.0, 4096, 1000) == 4096
+    assert taken(0.25, 4096, 1000) == 250
+    assert taken(0.25, 400, 1000) == 100
+    assert taken(1e-9, 400, 1000) == 1
