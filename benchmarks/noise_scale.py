@@ -28,11 +28,11 @@ from danlu.parallel.mesh import Alone
 from danlu.planning.batch_size import nearest
 from danlu.planning.critical_batch import critical_batch
 from danlu.planning.distributions import t_quantile
-from danlu.planning.noise_scale import GradientSample, NoiseScale, jackknife, noise_scale
+from danlu.planning.noise_scale import ADAPTIVE, PLAIN, GradientSample, NoiseScale, jackknife, noise_scale
 from danlu.planning.trials import Trial
 from danlu.stages.train import train_step
 from danlu.training.branches import branch
-from danlu.training.gradient_noise import ADAPTIVE, PLAIN, NoiseMeter, measure
+from danlu.training.gradient_noise import NoiseMeter, measure
 from danlu.training.trial import Session
 from danlu.training.update import Clock, Parts
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from danlu.base.errors import DanluError, UserError
+    from danlu.batching import batch
     from danlu.fitting import fit
     from danlu.pipeline import Run, check, evaluate, extend, open_run, plan, prepare, report, run, train, train_steps
     from danlu.recipe import Recipe
@@ -22,29 +23,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "DanluError",
-    "Recipe",
-    "Run",
-    "UserError",
-    "check",
-    "evaluate",
-    "extend",
-    "fit",
-    "open_run",
-    "plan",
-    "prepare",
-    "report",
-    "run",
-    "train",
-    "train_steps",
-    "tune",
-]
+    "DanluError", "Recipe", "Run", "UserError", "batch", "check", "evaluate", "extend", "fit", "open_run",
+    "plan", "prepare", "report", "run", "train", "train_steps", "tune",
+]  # fmt: skip
 
 _HOMES = {
     "DanluError": "danlu.base.errors",
     "UserError": "danlu.base.errors",
     "Recipe": "danlu.recipe",
     "fit": "danlu.fitting",
+    "batch": "danlu.batching",
     "tune": "danlu.tuning",
 }
 

@@ -138,6 +138,26 @@ def tune(
 
 
 @app.command()
+def batch(
+    target: Target,
+    at: Annotated[str, typer.Option(help="Share of the run's samples after which the branches grow.")] = "10%",
+    length: Annotated[str, typer.Option(help="Of each branch: a share of the run's samples.")] = "2%",
+    set: Set = None,
+    out: Out = None,
+    allow_code: AllowCode = None,
+) -> None:
+    """Measure how large the batch may be: its price in loss, its speed, and the noise scale."""
+    from danlu import batching
+    from danlu.console import show_batch, shown_progress
+
+    with shown_progress() as progress:
+        found = batching.batch(
+            target, out, sets=set or (), allow_code=allow_code or (), progress=progress, at=at, length=length
+        )
+    show_batch(found)
+
+
+@app.command()
 def report(target: Target, allow_code: AllowCode = None) -> None:
     """Make the page again from the run folder."""
     stages("report", target, None, None, allow_code)

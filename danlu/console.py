@@ -184,6 +184,22 @@ def show_tune(found: Mapping[str, Any]) -> None:
     print(f"Report: {Path(found['folder'], 'report.html').resolve()}")
 
 
+def show_batch(found: Mapping[str, Any]) -> None:
+    """What branches at growing batches came to."""
+    rows = []
+    for row in found["rows"]:
+        cost = "diverged" if row["above"] is None else f"{row['above']:+.2%}"
+        error = "" if not row["error"] else f"± {row['error']:.2%}"
+        name = f"{row['batch']} (planned)" if row["batch"] == found["planned"] else str(row["batch"])
+        rows.append((name, f"{row['rate']:.3g}", cost, error, f"{row['step_s'] * 1000:.3g} ms", f"{row['per_s']:,.0f}"))
+    columns = ("batch", "rate", "loss above the smallest's", "", "an update", "samples/s")
+    title = f"{found['n_samples']:,} samples in each, after {found['after']:,}; {found['cost']['seconds']:.0f} s"
+    table(title, columns, rows)
+    for said in (found["verdict"], *found["notes"]):
+        print(one_line(said))
+    print(f"Report: {Path(found['folder'], 'report.html').resolve()}")
+
+
 def show_plan(run: Run) -> None:
     """The plan on one screen."""
     print("\n".join(plan_lines(run)))

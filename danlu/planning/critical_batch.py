@@ -33,6 +33,8 @@ class Branch:
     """Samples an update."""
     losses: tuple[float, ...]
     """Mean training loss of each of some equal pieces of the branch's samples: the same samples in all branches."""
+    step_s: float = math.nan
+    """Median seconds of an update."""
 
     @property
     def tail(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -74,7 +76,7 @@ def critical_batch(branches: Sequence[Branch], eps: float = EPS, level: float = 
 
 
 def decide_critical(found: CriticalBatch, step: int, n_samples: int, eps: float = EPS) -> Decision:
-    """train.batch where a user pays for speed: plan.branch_batch."""
+    """train.batch where a user pays for speed."""
     said = ", ".join(f"{batch}: {cost:+.2%}" for batch, cost, _ in found.costs[1:])
     why = (
         f"From step {step}, {n_samples:,} samples at each batch with the rate times its root end at a loss of {said} against "

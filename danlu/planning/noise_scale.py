@@ -13,16 +13,18 @@ preconditioner enters; Zhang 2019, 1907.04164: preconditioning raises the critic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from danlu.planning.distributions import t_quantile
-from danlu.planning.trials import Trial
 
 Values = NDArray[np.float64]
+PLAIN, ADAPTIVE = "plain", "adaptive"
+"""The two lengths."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,6 @@ class NoiseScale:
     """Updates it was measured on."""
     metric: str = "plain"
     """Which length was used: plain or adaptive."""
-
-
-MeasureNoise = Callable[[Trial], NoiseScale]
-"""Measures a short run's noise scale: stages/train.measure_noise with a recipe and a run folder."""
 
 
 def from_micro_batches(
@@ -119,3 +117,17 @@ def fieller(found: Values, t: float) -> tuple[float, float]:
         root = (b - math.sqrt(inside)) / a if a else c / (2 * b)
         return max(0.0, float(root)), math.inf
     return max(0.0, float((b - math.sqrt(inside)) / a)), max(0.0, float((b + math.sqrt(inside)) / a))
+
+
+def read(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, GradientSample]]:
+    """What a run's log (metrics.jsonl) says of its gradient noise, step by step."""
+    found = [row["gradient_noise"] for row in rows if row.get("gradient_noise")]
+    return [{name: GradientSample(**values) for name, values in entry.items()} for entry in found]
+
+
+def by_length(found: Sequence[dict[str, GradientSample]]) -> tuple[str, list[GradientSample]]:
+    """(which length, its samples): the optimizer's own where most updates have it, else the plain one."""
+    adaptive = [samples[ADAPTIVE] for samples in found if ADAPTIVE in samples]
+    if 2 * len(adaptive) > len(found):
+        return ADAPTIVE, adaptive
+    return PLAIN, [samples[PLAIN] for samples in found if PLAIN in samples]

@@ -75,6 +75,8 @@ class Training:
     times: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in PARTS})
     validations: Thinned = field(default_factory=lambda: Thinned(N_VALIDATIONS))
     layers: Thinned = field(default_factory=lambda: Thinned(N_COLUMNS))
+    noises: Thinned = field(default_factory=lambda: Thinned(N_COLUMNS))
+    """What measured updates say of their gradient noise."""
     events: list[tuple[int, float, str]] = field(default_factory=list)
     best: tuple[int, float] | None = None
     """(step, validation loss) of the lowest validation."""
@@ -122,6 +124,8 @@ class Training:
                 self.best = (step, loss)
         if layers := row.get("layers"):
             self.layers.add(step, elapsed, layers)
+        if noise := row.get("gradient_noise"):
+            self.noises.add(step, elapsed, noise)
         self.note(step, row)
 
     def note(self, step: int, row: Mapping[str, Any]) -> None:
@@ -136,6 +140,7 @@ class Training:
                 values.pop()
         self.validations.cut(step)
         self.layers.cut(step)
+        self.noises.cut(step)
 
 
 def number_or_nan(value: Any) -> float:

@@ -17,6 +17,7 @@ from danlu.base.runfolder import RunFolder, read_json
 from danlu.base.settings import Chosen, Settings
 from danlu.base.settings import meanings as docstrings
 from danlu.stages.report_arms import TuneRecord
+from danlu.stages.report_batch import BatchRecord
 from danlu.stages.report_curves import Training, read_training
 
 Part = TypeVar("Part")
@@ -166,6 +167,7 @@ class Evidence:
     scorecard: ScorecardRecord | None = None
     forecast: ForecastRecord | None = None
     tune: TuneRecord | None = None
+    batch: BatchRecord | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -239,6 +241,7 @@ def gather(run: RunFolder) -> Evidence:
     evidence.scorecard = part(evidence, run.evaluate / "scorecard.json", TypeAdapter(ScorecardRecord))
     evidence.forecast = part(evidence, run.train / "forecast.json", TypeAdapter(ForecastRecord))
     evidence.tune = part(evidence, run.path / "tune" / "result.json", TypeAdapter(TuneRecord))
+    evidence.batch = part(evidence, run.path / "batch" / "result.json", TypeAdapter(BatchRecord))
     evidence.training = read_training(run.train / "metrics.jsonl")
     evidence.environment = environment(raw_plan, raw_manifest)
     return evidence

@@ -11,6 +11,7 @@ from danlu.base.contracts import Metric
 from danlu.base.units import short_count
 from danlu.stages.report_alarm import alarm
 from danlu.stages.report_arms import which_of_these
+from danlu.stages.report_batch import batch
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
@@ -64,6 +65,7 @@ def body(evidence: Evidence) -> Html:
         ("data", "Data", data),
         ("decisions", "How each number was found", decisions),
         ("arms", "Which of these?", lambda found: which_of_these(found.tune) if found.tune else None),
+        ("batch", "How large may the batch be?", batch_size),
         ("events", "Events", events),
         ("settings", "Settings", settings),
         ("environment", "Environment", environment),
@@ -214,6 +216,12 @@ def layers(evidence: Evidence) -> Html | None:
     present = {s for _, _, row in evidence.training.layers.items for signals in row.values() for s in signals}
     maps = [chart(f"map:{s}", *SIGNAL_TITLES[s], "chart map") for s in SIGNALS if s in present]
     return join(*maps) if maps else None
+
+
+def batch_size(evidence: Evidence) -> Html | None:
+    """What danlu batch found, and the gradient noise that training measured."""
+    noises = evidence.training.noises.items if evidence.training is not None else []
+    return batch(evidence.batch, [(step, entry) for step, _, entry in noises])
 
 
 def time_spent(evidence: Evidence) -> Html | None:

@@ -16,15 +16,12 @@ from danlu.base.errors import Interrupted
 from danlu.base.runfolder import RunFolder, read_json
 from danlu.build import set_machine
 from danlu.planning.choices import Choices
-from danlu.planning.critical_batch import CriticalBatch, critical_batch
 from danlu.planning.footprint import Rehearsal
-from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.trials import Outcome, Trial
 from danlu.recipe import Recipe
 from danlu.training import measure
 from danlu.training import trial as trials
-from danlu.training.branches import branch
-from danlu.training.gradient_noise import session_noise_scale
+from danlu.training.branches import Trunk
 from danlu.training.guards import Verdict
 from danlu.training.interrupt import Signals
 from danlu.training.loop import Loop, make_parts, open_loader
@@ -114,17 +111,9 @@ def run_trial(recipe: Recipe, run: RunFolder, trial: Trial) -> Outcome:
     return trials.run(recipe, run, train_step, trial)
 
 
-def measure_noise(recipe: Recipe, run: RunFolder, trial: Trial) -> NoiseScale:
-    """The gradient noise scale at the end of a short run in memory: a batch of 2 or more, cut in pieces."""
-    session = trials.Session(recipe, run, trial, train_step)
-    found = session_noise_scale(session)
-    session.close()
-    return found
-
-
-def measure_critical(recipe: Recipe, run: RunFolder, trial: Trial, start: int, n_steps: int) -> CriticalBatch:
-    """The critical batch by branches of n_steps each after `start` steps of a run in memory."""
-    return critical_batch(branch(recipe, run, trial, train_step, start, n_steps))
+def grow(recipe: Recipe, run: RunFolder, trial: Trial, start: int, largest: int) -> Trunk:
+    """A short run in memory from which branches at up to `largest` times its batch grow."""
+    return Trunk(recipe, run, trial, train_step, start, largest)
 
 
 def rehearse(

@@ -8,20 +8,24 @@ Cost: a copy of the gradients, and a few passes over them a micro-batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from danlu.base.contracts import Batch
-from danlu.planning.noise_scale import GradientSample, NoiseScale, from_micro_batches, noise_scale
+from danlu.planning.noise_scale import (
+    ADAPTIVE,
+    PLAIN,
+    GradientSample,
+    from_micro_batches,
+)
 from danlu.training.update import Parts
 
 if TYPE_CHECKING:
     from danlu.training.trial import Session
 
-PLAIN, ADAPTIVE = "plain", "adaptive"
 EPS = 1e-8
 """Where a rule has none of its own."""
 
@@ -120,30 +124,7 @@ def measure(session: Session, n_steps: int, n_micro: int = 8) -> list[dict[str, 
     return [samples for samples in found if samples]
 
 
-def session_noise_scale(session: Session, n_micro: int = 8) -> NoiseScale:
-    """Train a session to the end of its schedule; the noise scale of its second half, when the loss has left its start
-    (the scale is near 0 there and grows: McCandlish 2018, section 2.4; Merrill 2025)."""
-    begun = (session.choices.n_steps - session.step) // 2
-    session.advance(session.step + begun)
-    metric, samples = by_length(measure(session, session.choices.n_steps - session.step, n_micro))
-    return noise_scale(samples, metric=metric)
-
-
 def logged(found: Mapping[str, GradientSample]) -> dict[str, dict[str, float]]:
     """As a step's row of metrics.jsonl: finite numbers only."""
     rows = {name: {"noise": s.noise, "signal": s.signal} for name, s in found.items()}
     return {name: row for name, row in rows.items() if math.isfinite(row["noise"]) and math.isfinite(row["signal"])}
-
-
-def read(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, GradientSample]]:
-    """What a run's log says of its gradient noise, step by step."""
-    found = [row["gradient_noise"] for row in rows if row.get("gradient_noise")]
-    return [{name: GradientSample(**values) for name, values in entry.items()} for entry in found]
-
-
-def by_length(found: Sequence[dict[str, GradientSample]]) -> tuple[str, list[GradientSample]]:
-    """(which length, its samples): the optimizer's own where most updates have it, else the plain one."""
-    adaptive = [samples[ADAPTIVE] for samples in found if ADAPTIVE in samples]
-    if 2 * len(adaptive) > len(found):
-        return ADAPTIVE, adaptive
-    return PLAIN, [samples[PLAIN] for samples in found if PLAIN in samples]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from danlu.planning.choices import Choices
-from danlu.planning.noise_scale import from_micro_batches, noise_scale
+from danlu.planning.noise_scale import by_length, from_micro_batches, noise_scale, read
 from danlu.planning.trials import Trial
-from danlu.stages.train import measure_noise, train_step, train_steps
-from danlu.training.gradient_noise import NoiseMeter, by_length, measure, read
+from danlu.stages.train import grow, train_step, train_steps
+from danlu.training.gradient_noise import NoiseMeter, measure
 from danlu.training.state import kept
 from danlu.training.trial import Session
 from danlu.training.update import Clock
@@ -105,14 +105,16 @@ def test_the_optimizer_says_which_length(tiny_run, kind, length):
     assert by_length(measure(session, 4))[0] == length
 
 
-def test_the_scale_of_a_short_run_is_that_of_its_second_half(tiny_run):
-    recipe, run = tiny_run(choices={"n_steps": 20})
+def test_a_trunk_measures_from_where_it_stands(tiny_run):
+    recipe, run = tiny_run(choices={"n_steps": 40})
     trial = Trial(Choices.read(run))
-    found = measure_noise(recipe, run, trial)
+    trunk = grow(recipe, run, trial, 10, 2)
+    found = trunk.noise(1, 10)
     by_hand = Session(recipe, run, trial, train_step)
     by_hand.advance(10)
     metric, samples = by_length(measure(by_hand, 10))
     assert found == noise_scale(samples, metric=metric)
     assert (found.n_steps, found.metric) == (10, "adaptive")
-    alone = measure_noise(recipe, run, Trial(trial.choices.model_copy(update={"batch": 1, "micro_batch": 1})))
-    assert alone.n_steps == 0
+    assert trunk.noise(2, 10).n_steps == 10
+    alone = Trial(trial.choices.model_copy(update={"batch": 1, "micro_batch": 1}))
+    assert grow(recipe, run, alone, 10, 2).noise(1, 10).n_steps == 0
