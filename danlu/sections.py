@@ -147,6 +147,9 @@ class Plan(Settings):
     """The most that measurements before training may take: a share of the run such as "8%", a time such as "20 s", or
     "prior" to answer by laws alone; the run's first steps are rehearsed once even then, or its time and memory could not be
     told. What a measurement cannot repay is not measured."""
+    proxy: str = "none"
+    """Folder of an earlier, smaller or shorter run with a good learning rate, which is carried over to this decoder's width,
+    depth, batch and length, and weighed against the law; "none": there is none."""
     forecast: SpanSetting | Never | Auto = "auto"
     """When training says where its loss will end: after "10%" of the run, or so many steps. Shortly before, copies of the
     run are cooled down and looked at. auto: 10%, where that costs at most 3% of the run."""

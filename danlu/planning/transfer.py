@@ -15,6 +15,8 @@ import math
 from dataclasses import dataclass
 
 from danlu.base.errors import UserError
+from danlu.planning.learning_rate import Belief, sd_of
+from danlu.planning.ledger import Decision
 
 SMALL = 4.6e7
 """Parameters without embeddings and head below which the laws of large models were not checked (priors.STEP_N)."""
@@ -106,6 +108,26 @@ def transfer(best: Known, proxy: Run, target: Run, optimizer: str, parametrizati
     return Transferred(Known(rate, math.hypot(best.sd, *(step.sd for step in kept))), kept)
 
 
+def carried(
+    law: Decision, best: Known, proxy: Run, target: Run, optimizer: str, parametrization: str, where: str
+) -> Decision:
+    """optimizer.lr: the rate of the run in the folder `where`, transferred, and the law's, each weighed by how well it is known."""
+    found = transfer(best, proxy, target, optimizer, parametrization)
+    belief = Belief.of_law(law.value, sd_of(law)).seen(math.log(found.best.rate), found.best.sd)
+    rate, cost = belief.best()
+    rate = float(f"{rate:.3g}")
+    why = (
+        f"The law gives {law.value:g}; {where} ran at {best.rate:.3g} (within a factor of {math.exp(best.sd):.2g}), which comes to "
+        f"{found.best.rate:.3g} (within {math.exp(found.best.sd):.2g}) here: {found.why}. Weighed by how well each is known: {rate:g}."
+    )
+    return Decision(
+        law.name, rate, "transferred", why, f"{law.source}; benchmarks/rate_transfer.md, benchmarks/rate_horizon.md", law.valid,
+        found.in_range, belief.quantile(0.1), belief.quantile(0.9),
+        if_wrong=f"about {cost:.1g}% of the loss expected, by this uncertainty",
+        alternatives=({"value": law.value, "why": "the law's alone"}, {"value": float(f"{found.best.rate:.3g}"), "why": "the run's alone"}),
+    )  # fmt: skip
+
+
 def along(name: str, ratio: float, power: Power | None, source: str = "benchmarks/rate_transfer.md") -> Step | None:
     """The step of one size; None where it does not change. Without a measurement: half way between no change and UNKNOWN's."""
     if ratio == 1:
@@ -123,7 +145,7 @@ def small_lengths(proxy: Run, target: Run, optimizer: str) -> list[Step | None]:
     is_adam = optimizer in ("adam", "adamw")
     return [
         along("length", tokens, HORIZON if is_adam else None, "benchmarks/rate_horizon.md"),
-        along("batch", target.batch / proxy.batch, BATCH if is_adam else None, "benchmarks/rate_horizon.md"),
+        along("batch", target.batch / proxy.batch, BATCHES.get(optimizer), "benchmarks/rate_horizon.md, optimizers.md"),
     ]
 
 
@@ -164,5 +186,7 @@ HORIZON = Power(-0.24, 0.12, 16.0)
 2409.19913: -0.32 on large models."""
 BATCH = Power(0.58, 0.31, 4.0)
 """Of the batch at a fixed number of tokens: two to four batches of twelve tasks, one seed (benchmarks/rate_horizon.md)."""
+BATCHES = {"adam": BATCH, "adamw": BATCH, "muon": Power(0.6, 0.31, 8.0)}
+"""Muon's: five language models in updates of 512 to 4,096 tokens (benchmarks/optimizers.md); as uncertain as AdamW's."""
 UNKNOWN = Power(-0.5, 0.5, 1.0)
 """Half way between no change and in proportion, either being as far off as its standard deviation."""

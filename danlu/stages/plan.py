@@ -27,6 +27,7 @@ from danlu.planning.sizing import compute_of, is_open, sized
 from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
+from danlu.stages.plan_proxy import with_proxy
 from danlu.stages.plan_samples import plan_samples
 from danlu.training.earlier import expected_loss
 
@@ -165,10 +166,14 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: fl
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     decay = getattr(settings, "weight_decay", None)
     if settings.lr == "auto":
-        law = priors.learning_rate(facts)
+        law = with_proxy(draft.recipe, priors.learning_rate(facts), shape, choices)
         by_law = priors.weight_decay(dataclasses.replace(facts, lr=law.value)).value if decay == "auto" else decay
         short = choices.model_copy(update={"optimizer": resolved | ({} if decay is None else {"weight_decay": by_law})})
         resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
+    elif draft.recipe.plan.proxy != "none":
+        raise UserError(
+            "plan.proxy", 'needs optimizer.lr = "auto"', got=f"optimizer.lr = {settings.lr:g}", fix="leave one out"
+        )
     else:
         resolved["lr"] = settings.lr
     if decay is not None:

@@ -92,6 +92,10 @@ def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progr
     """Resolve, time, write plan.json."""
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     draft = SampleDraft(recipe, card, machine)
+    if recipe.plan.proxy != "none":
+        raise UserError(
+            "plan.proxy", "carries rates over between decoders only", got=recipe.plan.proxy, fix='write "none"'
+        )
     if draft.n_unique < 1:
         raise UserError("data", "must give at least one training sample", got=0, fix="see data.split")
     draft.n_parameters = n_parameters = sum(p.numel() for p in meta_network(recipe, card).parameters())

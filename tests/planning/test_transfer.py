@@ -7,7 +7,8 @@ import pytest
 
 from danlu.base.errors import UserError
 from danlu.planning import transfer as laws
-from danlu.planning.transfer import DEPTH, HORIZON, WIDTH, Known, Run, transfer
+from danlu.planning.ledger import Decision
+from danlu.planning.transfer import DEPTH, HORIZON, WIDTH, Known, Run, carried, transfer
 
 SMALL = Run(width=64, n_layers=2, batch=1024, n_steps=500)
 LARGE = Run(width=1024, n_layers=12, batch=2.6e5, n_steps=20_000, n_hidden=1.5e8)
@@ -103,3 +104,29 @@ def test_the_measured_laws_have_a_source_and_a_reach():
     for power in (*WIDTH.values(), *DEPTH.values(), laws.HORIZON, laws.BATCH):
         assert power.reach > 1
         assert power.sd > 0
+
+
+def law_of(value: float, factor: float) -> Decision:
+    return Decision("optimizer.lr", value, "prior: x", "W.", "S", "V", True, value / factor, value * factor)
+
+
+def test_law_and_carried_rate_are_weighed_by_how_well_each_is_known():
+    wide = replace(SMALL, width=256)
+    sure, unsure = (
+        carried(law_of(0.002, 4), Known(0.01, sd), SMALL, wide, "muon", "mup", "runs/small") for sd in (0.05, 2.0)
+    )
+    assert 0.006 < sure.value < 0.0105
+    assert 0.0015 < unsure.value < 0.003
+    assert sure.low < sure.value < sure.high
+    assert sure.high / sure.low < unsure.high / unsure.low
+    assert "runs/small ran at 0.01" in sure.why
+    assert "width x1" in sure.why
+    certain = carried(law_of(0.002, 1.05), Known(0.01, 0.5), SMALL, wide, "muon", "mup", "runs/small")
+    assert certain.value == pytest.approx(0.002, rel=0.15)
+    assert [a["value"] for a in certain.alternatives] == [0.002, 0.01]
+
+
+def test_muons_batch_has_a_power_of_its_own():
+    found = transfer(BEST, SMALL, replace(SMALL, batch=4096, n_steps=125), "muon", "mup")
+    assert found.best.rate == pytest.approx(0.01 * 4**0.6)
+    assert found.in_range

@@ -173,3 +173,29 @@ def test_the_rate_is_measured_where_that_pays_and_else_the_reason_is_said(tiny_r
     _, _, choices, written, _ = planned(tiny_run, lambda c: 1.0, **long, optimizer={"kind": "adamw", "lr": 0.002})
     assert choices.optimizer["lr"] == 0.002
     assert "optimizer.lr" not in [d["name"] for d in written["decisions"]]
+
+
+def test_an_earlier_runs_rate_is_carried_over(tiny_run, tmp_path):
+    """At 0.02, far above the law's rate: the new run's comes out between them, and says from where."""
+    recipe, run = tiny_run("small", choices={"optimizer": {"lr": 0.02, "weight_decay": 0.0}})
+    run.recipe.write_text(recipe.sparse_toml())
+    alone = planned(tiny_run)[2].optimizer["lr"]
+    _, _, choices, written, _ = planned(tiny_run, plan={"proxy": str(run.path)})
+    (decided,) = [d for d in written["decisions"] if d["name"] == "optimizer.lr"]
+    assert alone < choices.optimizer["lr"] == decided["value"] < 0.02
+    assert f"{run.path} ran at 0.02" in decided["why"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"optimizer": {"kind": "muon"}}, r"plan\.proxy must be a run with this optimizer\.kind, muon\. Got \"adamw\""),
+        ({"optimizer": {"kind": "adamw", "lr": 0.01}}, r"plan\.proxy needs optimizer\.lr = \"auto\""),
+        ({"plan": {"proxy": "nowhere"}}, r"plan\.proxy must be the folder of an earlier run"),
+    ],
+)
+def test_a_proxy_that_cannot_serve_is_refused(tiny_run, sections, said):
+    recipe, run = tiny_run("small")
+    run.recipe.write_text(recipe.sparse_toml())
+    with pytest.raises(UserError, match=said):
+        planned(tiny_run, **{"plan": {"proxy": str(run.path)}} | sections)
