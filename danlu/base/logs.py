@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -196,8 +195,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return value
-
-
-def out_of_space(error: OSError) -> bool:
-    """The disk, the quota or the file-size limit is used up."""
-    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -112,11 +112,6 @@ def open_split(folder: Path, split: str) -> TokenShard:
     return TokenShard(tokens, docs)
 
 
-def open_token_bytes(folder: Path) -> np.ndarray:
-    """(vocab_size,) uint16: UTF-8 bytes that each token id stands for."""
-    return np.array(_mapped(folder / "token_bytes.bin", "uint16", read_card(folder).vocab_size))
-
-
 def _mapped(path: Path, dtype: str, length: int) -> np.ndarray:
     kind = np.dtype(dtype).newbyteorder("<")
     size = path.stat().st_size if path.is_file() else -1

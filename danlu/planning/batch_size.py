@@ -16,15 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
-from danlu.planning.choices import Choices
 from danlu.planning.evidence import points
 from danlu.planning.ledger import Decision
 from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.priors import MIN_UPDATES
-from danlu.planning.trials import TimeSteps
 
 SHARE, SHARE_SD = 0.1, 1.1
 """Best batch over noise scale, and how far that varies from task to task, as sd of its logarithm: measured in the second half
@@ -98,11 +95,6 @@ def is_usable(scale: NoiseScale) -> bool:
 def samples_factor(batch: float, critical: float) -> float:
     """E(B) / E_min = 1 + B / B_noise."""
     return 1 + batch / critical
-
-
-def updates_factor(batch: float, critical: float) -> float:
-    """S(B) / S_min = 1 + B_noise / B."""
-    return 1 + critical / batch
 
 
 def progress(batch: float, best: Optimum, times: StepTime) -> float:
@@ -189,12 +181,3 @@ def evidence(prior: Decision, scale: NoiseScale | None, times: StepTime | None) 
     if times is not None and times.seconds:
         found["parts"] = [points("samples an update", "s an update", sorted(times.seconds.items()), log="xy")]
     return found
-
-
-def time_batches(choices: Choices, batches: Sequence[int], time_steps: TimeSteps, at_least_s: float = 0.1) -> StepTime:
-    """t(B): the median step of each batch, in the micro-batches of `choices`."""
-    found = {}
-    for batch in sorted(set(batches)):
-        trial = choices.model_copy(update={"batch": batch, "micro_batch": min(batch, choices.micro_batch)})
-        found[batch] = median(time_steps(trial, 3, at_least_s))
-    return StepTime(found)

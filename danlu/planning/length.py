@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from danlu.planning import curves, ensemble
-from danlu.planning.curves import Prior, Values
+from danlu.planning import ensemble
+from danlu.planning.curves import Values
 from danlu.planning.prediction import FINAL_LOSS, VALIDATION_LOSS, Z80, Prediction, predict, unknown
 from danlu.planning.seen import Earlier, ForkSeen, Seen
 from danlu.planning.worth import Lengths
@@ -229,28 +229,3 @@ def evidence_of(seen: Seen, laws: Mapping[str, float]) -> dict[str, Any]:
         "earlier": [{"run": run.name, "loss": round(math.exp(run.end), 6)} for run in seen.earlier],
         "cost_s": round(cost_s, 3), "cost_share": round(cost_s / run_s, 5) if run_s else None,
     }  # fmt: skip
-
-
-def forecast_at_plan(proxies: Sequence[tuple[float, float]], n_units: float) -> Prediction:
-    """Before the run: from short runs that were trained to their end, (tokens or samples, final loss), by L = E + B D^-b
-    (Hoffmann 2022, 2203.15556), with the doubt of a drop this long."""
-    found = sorted((d, loss) for d, loss in proxies if math.isfinite(loss) and loss > 0)
-    if len({d for d, _ in found}) < 2:
-        return unknown(FINAL_LOSS, UNIT, "no short runs of two lengths were trained to their end", "forecast: proxies")
-    lengths, losses = (np.array(part) for part in zip(*found, strict=True))
-    scale = float(losses[-1])
-    prior = Prior(
-        ensemble.EXPONENTS, [1.0] * len(ensemble.EXPONENTS), np.full(2, 0.5 * scale), np.full(2, scale), (True, True)
-    )
-    x = (lengths / lengths[-1])[:, None]
-    law = curves.fitted(curves.power_design, x, losses, ensemble.LAW_SD * losses, prior)
-    mean, spread = (float(v[0]) for v in law.at(np.array([[n_units / float(lengths[-1])]])))
-    drop, way = math.log(scale / max(mean, 0.01 * scale)), math.log(n_units / float(lengths[-1]))
-    sd = math.sqrt(FLOOR**2 + (DROP_SHARE * way * drop) ** 2 + (spread / max(mean, 0.01 * scale)) ** 2)
-    if sd * Z80 > 2 * TOO_WIDE:
-        why = (
-            f"short runs of {len(found)} lengths say too little of one {n_units / float(lengths[-1]):.0f} times as long"
-        )
-        return unknown(FINAL_LOSS, UNIT, why, "forecast: proxies")
-    why = f"E + B D^-b through {len(found)} short runs, the longest {float(lengths[-1]) / n_units:.1%} of this one"
-    return predict(FINAL_LOSS, max(mean, 0.01 * scale), UNIT, why, "forecast: proxies", factor=math.exp(sd))

@@ -68,8 +68,3 @@ def kept_per_token(shape: DecoderShape, attention: str) -> int:
     hidden = (3 if shape.gated else 2) * shape.hidden_width
     weights = shape.n_heads * shape.context // 2 if attention == "blocks" else 0
     return 4 * shape.width + 2 * heads + inner + hidden + weights
-
-
-def checkpoint_bytes(n_parameters: int, optimizer: str = "adamw", has_ema: bool = False) -> int:
-    """Disk of one checkpoint: weights, optimizer state and average in float32 (JSON beside it is a few kB)."""
-    return 4 * n_parameters * (1 + SLOTS.get(optimizer, 2) + has_ema)

@@ -112,16 +112,3 @@ def resolves(
         return math.inf
     df, variance = (n - 1, sd**2 / n) if is_paired else (2 * (n - 1), 2 * sd**2 / n)
     return t_shift(df, power, alpha) * math.sqrt(variance + evaluation**2)
-
-
-def runs_needed(
-    difference: float, sd: float, *, is_paired: bool = True, evaluation: float = 0.0, most: int = 1000
-) -> int | None:
-    """The smallest number of runs an arm that resolves a difference at 80% power and 5% level, or None above `most`."""
-    low, high = 1, most
-    if resolves(sd, most, is_paired=is_paired, evaluation=evaluation) > difference:
-        return None
-    while high - low > 1:
-        n = (low + high) // 2
-        low, high = (low, n) if resolves(sd, n, is_paired=is_paired, evaluation=evaluation) <= difference else (n, high)
-    return high

@@ -43,11 +43,6 @@ def xz_bits(text: bytes) -> int:
     return 8 * len(lzma.compress(text, format=lzma.FORMAT_RAW, filters=XZ_FILTERS))
 
 
-def xz_bits_after(context: bytes, text: bytes) -> int:
-    """Bits that `text` adds when it is compressed right after `context`."""
-    return xz_bits(context + text) - xz_bits(context)
-
-
 @dataclass(frozen=True)
 class Level:
     """One order: P(byte | context) = share(context, byte) + backoff(context) * P_of_the_order_below."""

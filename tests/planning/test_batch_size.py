@@ -5,7 +5,7 @@ import math
 import pytest
 
 from danlu.planning import batch_size
-from danlu.planning.batch_size import SHARE, SHARE_SD, StepTime, decide_batch, optimum, progress, time_batches
+from danlu.planning.batch_size import SHARE, SHARE_SD, StepTime, decide_batch, optimum, progress
 from danlu.planning.ledger import Decision
 from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.priors import MIN_UPDATES
@@ -68,7 +68,7 @@ def test_progress_is_mccandlish_s_trade():
     b = 512
     excess = (1 + b / 200) / (1 + best.batch / 200)
     assert progress(b, best, times) == pytest.approx(b / times.at(b) / excess)
-    assert batch_size.samples_factor(b, 200) * 200 == pytest.approx(b * batch_size.updates_factor(b, 200))
+    assert batch_size.samples_factor(b, 200) == pytest.approx(1 + b / 200)
 
 
 def test_step_times_between_and_beyond_the_measured():
@@ -76,18 +76,3 @@ def test_step_times_between_and_beyond_the_measured():
     assert times.at(8) == pytest.approx(0.02)
     assert times.at(1) == 0.01
     assert times.at(64) == pytest.approx(0.16)
-
-
-def test_steps_are_timed_with_the_machine_s_own_micro_batch(tiny_run):
-    from danlu.planning.choices import Choices
-
-    _, run = tiny_run()
-    asked = []
-
-    def time_steps(choices, n_steps, at_least_s):
-        asked.append((choices.batch, choices.micro_batch))
-        return [0.001 * choices.batch] * n_steps
-
-    times = time_batches(Choices.read(run), (32, 8, 64), time_steps)
-    assert asked == [(8, 8), (32, 16), (64, 16)]
-    assert times.seconds == pytest.approx({8: 0.008, 32: 0.032, 64: 0.064})

@@ -8,7 +8,7 @@ import pytest
 from danlu.optim import SCHEDULES
 from danlu.planning import ensemble, length
 from danlu.planning.forks import forks_until
-from danlu.planning.length import expected_at_plan, forecast, forecast_at_plan, from_earlier
+from danlu.planning.length import expected_at_plan, forecast, from_earlier
 from danlu.planning.seen import Earlier, ForkSeen, Seen
 from danlu.planning.worth import Lengths
 
@@ -140,16 +140,6 @@ def test_the_part_that_looks_see_is_carried_to_the_whole_split():
     forks = (seen.forks[0], ForkSeen(last.step, last.n_cool, last.loss, 0.0, 1.0, last.before, 1.1 * last.loss))
     found = forecast(Seen(seen.rates, seen.losses, forks, 1000, 10**12))
     assert found.predictions[0].value == pytest.approx(1.1 * found.predictions[1].value)
-
-
-def test_at_plan_time_proxies_carry_it_with_a_wide_interval():
-    proxies = [(n, float(law(n))) for n in (300, 600, 1200, 2400)]
-    found = forecast_at_plan(proxies, N)
-    assert found.low80 < law(N) < found.high80
-    assert found.value == pytest.approx(float(law(N)), rel=0.05)
-    assert math.log(found.high80 / found.low80) > 0.05
-    assert not forecast_at_plan(proxies[:1], N).is_known
-    assert not forecast_at_plan([(300, 9.0), (600, 4.0)], N).is_known
 
 
 def test_before_the_run_earlier_runs_give_their_mean_and_spread():

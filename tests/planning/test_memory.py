@@ -7,7 +7,7 @@ from danlu.base.contracts import Batch
 from danlu.models.decoder_settings import Decoder
 from danlu.models.layers import Plain
 from danlu.optim import OPTIMIZERS
-from danlu.planning.memory import SLOTS, checkpoint_bytes, training_memory
+from danlu.planning.memory import SLOTS, training_memory
 from danlu.tasks.language import Language
 
 
@@ -58,7 +58,5 @@ def test_memory_grows_with_what_it_is_made_of():
     assert one.total == one.weights + one.optimizer + one.activations + one.scores
 
 
-def test_checkpoints_of_every_optimizer():
+def test_slots_of_every_optimizer():
     assert set(SLOTS) == set(OPTIMIZERS)
-    assert checkpoint_bytes(1000) == 12_000
-    assert checkpoint_bytes(1000, "sgd", has_ema=True) == 12_000

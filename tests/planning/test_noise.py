@@ -127,6 +127,3 @@ def test_more_runs_resolve_more_down_to_what_the_split_allows():
     assert resolved == sorted(resolved, reverse=True)
     assert noise.resolves(0.004, 10_000, evaluation=0.001) > 0.0028
     assert math.isinf(noise.resolves(0.004, 1))
-    needed = noise.runs_needed(0.003, 0.004)
-    assert noise.resolves(0.004, needed) <= 0.003 < noise.resolves(0.004, needed - 1)
-    assert noise.runs_needed(0.001, 0.004, evaluation=0.001) is None

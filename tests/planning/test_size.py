@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from danlu.planning.size import Budget, Rung, affordable, fit, measure_size, next_rung, non_negative, size_of, worth
+from danlu.planning.size import Budget, Rung, affordable, fit, non_negative, size_of, worth
 
 E, A, B, ALPHA, BETA = 1.82, 482.0, 2085.0, 0.348, 0.366
 SIZES = [1e6 * 2**i for i in range(5)]
@@ -96,27 +96,3 @@ def test_far_outside_nobody_knows():
     assert decision is None
     assert prediction.value is None
     assert size_of(ladder()[:4], Budget(seconds=1e5), lambda n: 6 * n / 1e12)[0] is None
-
-
-def test_the_next_run_is_the_one_that_tells_most():
-    """Against brute force: the posterior's variance at the target after seeing the candidate, by the same Gaussian."""
-    surface = fit(ladder(0.004, 1)[:8])
-    target, candidates = (1e8, 3e9), [(1e6, 2e7), (1.6e7, 3.2e8), (1e6, 3.2e8)]
-    chosen = next_rung(surface, candidates, target, lambda n, d: 1.0)
-    left = {}
-    for c in candidates:
-        both = np.stack([surface.losses(*target), surface.losses(*c)])
-        covariance = np.cov(both, aweights=surface.weights, ddof=0)
-        noise = (surface.noise * (surface.weights @ both[1])) ** 2
-        left[c] = covariance[0, 0] - covariance[0, 1] ** 2 / (covariance[1, 1] + noise)
-    assert chosen == min(left, key=left.get)
-
-
-def test_the_ladder_stays_within_its_time():
-    steps = [(n, d) for d in TOKENS for n in SIZES]
-    run = lambda n, d: Rung(n, d, truth(n, d), seconds=6 * n * d / 1e12)  # noqa: E731
-    decision, prediction, runs = measure_size(run, steps, Budget(seconds=5e4), 1e4, lambda n: 6 * n / 1e12)
-    assert 5 <= len(runs) < len(steps)
-    assert sum(r.seconds for r in runs) <= 1e4
-    assert decision is not None
-    assert prediction.value is not None
