@@ -65,8 +65,8 @@ def measure_batch(recipe: Recipe, run: RunFolder, request: Request, grow: Grow, 
     if trunk.diverged:
         raise GateError(f"The run before the branches diverged: {trunk.diverged}. Give a smaller optimizer.lr.")
     progress("noise scale", 1, len(factors) + 2)
-    of_noise = next(k for k in factors if k * smallest >= min(NOISE_BATCH, largest * smallest))
-    scale = trunk.noise(of_noise, NOISE_STEPS)
+    wide = next(k for k in factors if k * smallest >= min(NOISE_BATCH, largest * smallest))
+    scale = trunk.noise(wide, NOISE_STEPS)
     branches, n_steps = [], math.ceil(length * n_samples / smallest)
     for i, k in enumerate(factors):
         progress(f"branch of {k * smallest}", 2 + i, len(factors) + 2)
