@@ -31,7 +31,7 @@ from danlu.planning.distributions import t_quantile
 from danlu.planning.noise_scale import ADAPTIVE, PLAIN, GradientSample, NoiseScale, jackknife, noise_scale
 from danlu.planning.trials import Trial
 from danlu.stages.train import train_step
-from danlu.training.branches import branch
+from danlu.training.branches import Trunk
 from danlu.training.gradient_noise import NoiseMeter, measure
 from danlu.training.trial import Session
 from danlu.training.update import Clock, Parts
@@ -145,7 +145,8 @@ def all_branches() -> dict[str, Any]:
     choices = planning_tasks.choices_of(task, task.lr / 2, 4)
     began = time.process_time()
     factors = (1, 2, 4, 8, 16)
-    found = branch(recipe, folder, Trial(choices), train_step, 128, 128, factors)
+    trunk = Trunk(recipe, folder, Trial(choices), train_step, 128, max(factors))
+    found = [trunk.branch(k, 128) for k in factors]
     critical = critical_batch(found)
     return {
         "task": task.name, "start": 128, "n_samples": 128 * 4, "value": critical.value, "low": critical.low,

@@ -96,6 +96,24 @@ class Bucketed:
         return ids[rows], epochs[rows]
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Updates of k batches of another order each: the same samples in the same turn, whatever the other order sorts by."""
+
+    order: Order | Bucketed | Joined
+    k: int
+
+    @property
+    def batch(self) -> int:
+        """Samples of an update."""
+        return self.k * self.order.batch
+
+    def at(self, step: int) -> tuple[Ids, Ids]:
+        """(sample ids, epochs), each (batch,) int64, of update `step` (0-based)."""
+        found = [self.order.at(step * self.k + i) for i in range(self.k)]
+        return np.concatenate([ids for ids, _ in found]), np.concatenate([epochs for _, epochs in found])
+
+
 def share(batch: int, rank: int, n_ranks: int) -> slice:
     """The fixed slice of every batch that belongs to `rank` of `n_ranks`; sizes differ by one at most."""
     return slice(rank * batch // n_ranks, (rank + 1) * batch // n_ranks)

@@ -24,7 +24,7 @@ from danlu.base.durable import write_text
 from danlu.base.errors import UserError
 from danlu.base.settings import Settings
 from danlu.data.catalog_sets import located
-from danlu.data.order import GOLDEN, Bucketed, Ids, Order, hashed, mixed
+from danlu.data.order import GOLDEN, Bucketed, Ids, Joined, Order, hashed, mixed
 
 Words = NDArray[np.uint64]
 Change = Callable[[Batch, Words], Batch]
@@ -74,7 +74,7 @@ class SampleLoader:
         self.split, self.seed, self.change, self.augment = split, seed, change, augment
         lengths = getattr(split, "lengths", None)
         plain = Order(len(split), batch, seed)
-        self.order = plain if lengths is None else Bucketed(plain, lengths)
+        self.order: Order | Bucketed | Joined = plain if lengths is None else Bucketed(plain, lengths)
         self.pool = ThreadPoolExecutor(n_workers) if n_workers else None
         self.ahead: dict[int, Future[Batch]] = {}
         self.n_ahead = 2 * n_workers

@@ -159,7 +159,7 @@ def beside(value: int, candidates: Sequence[int]) -> list[int]:
 
 def why(prior: Decision, scale: NoiseScale | None, best: Optimum, value: int, is_timed: bool) -> str:
     """One sentence with the numbers put in."""
-    said = f"the law gives {prior.value}"
+    said = f"{'the recipe' if prior.origin == 'given' else 'the law'} gives {prior.value}"
     if scale is not None and best.is_measured:
         said += (
             f", the {scale.metric} noise scale of {scale.value:.3g} samples ({scale.low:.3g} to {scale.high:.3g}, "

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from danlu.base.durable import read_json
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
@@ -56,6 +58,12 @@ class Choices(Settings):
     """Decay of the weights' moving average, or None."""
     forks: tuple[tuple[int, int], ...] = ()
     """(step, steps it cools down over) of each fork that the forecast of the run's end is made of."""
+
+    @model_serializer(mode="wrap")
+    def dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As JSON holds it: without what was added later and has its usual value, so that a run planned before keeps its fingerprint."""
+        body: dict[str, Any] = dump(self)
+        return {name: value for name, value in body.items() if name != "look_share" or value != 1.0}
 
     @classmethod
     def read(cls, run: RunFolder) -> Choices:

@@ -22,7 +22,6 @@ EPS = 0.01
 """Relative loss that a larger batch may cost at the end of its branch (Merrill 2025 allow 0.01 nats at losses near 3)."""
 LAST = 0.5
 """Share of a branch, at its end, that its loss is smoothed over: before it, larger steps show as a jump."""
-FACTORS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def decide_critical(found: CriticalBatch, step: int, n_samples: int, eps: float 
     """train.batch where a user pays for speed."""
     said = ", ".join(f"{batch}: {cost:+.2%}" for batch, cost, _ in found.costs[1:])
     why = (
-        f"From step {step}, {n_samples:,} samples at each batch with the rate times its root end at a loss of {said} against "
+        f"From step {step}, {n_samples:,} samples in each batch, at the rate that belongs to it, end at a loss of {said} against "
         f"{found.costs[0][0]} samples an update; {found.value} is the largest within {eps:.0%}."
     )
     return Decision(

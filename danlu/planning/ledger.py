@@ -24,7 +24,7 @@ class Decision:
     value: Any
     """What it came to, written as in a recipe."""
     origin: str
-    """"prior: <law>", "measured" or "derived"."""
+    """"prior: <law>", "measured", "transferred", "given" or "derived"."""
     why: str
     """One sentence with the formula and the numbers put into it."""
     source: str

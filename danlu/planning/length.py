@@ -1,7 +1,6 @@
 """Where a run's loss will end, said while it is young, and which lengths are worth it. Torch-free.
 
     forecast(seen) -> Forecast                        at plan.forecast of the run, from its curve and its cooled copies
-    forecast_at_plan(proxies, n_units) -> Prediction  before it, from short runs that were trained to their end
 
 What is predicted is the drop of the log loss from the last cooled copy to the run's end: the laws of planning/ensemble.py,
 averaged, and, where the same model was trained on the same data before, where those runs ended. How far the laws miss was

@@ -108,23 +108,23 @@ def transfer(best: Known, proxy: Run, target: Run, optimizer: str, parametrizati
     return Transferred(Known(rate, math.hypot(best.sd, *(step.sd for step in kept))), kept)
 
 
-def carried(
-    law: Decision, best: Known, proxy: Run, target: Run, optimizer: str, parametrization: str, where: str
-) -> Decision:
-    """optimizer.lr: the rate of the run in the folder `where`, transferred, and the law's, each weighed by how well it is known."""
-    found = transfer(best, proxy, target, optimizer, parametrization)
-    belief = Belief.of_law(law.value, sd_of(law)).seen(math.log(found.best.rate), found.best.sd)
-    rate, cost = belief.best()
-    rate = float(f"{rate:.3g}")
+def carried(law: Decision, where: str, best: Known, found: Transferred, holds_law: bool) -> Decision:
+    """optimizer.lr from the rate of the run in the folder `where`, transferred. It and the law's are weighed by how well each is
+    known, unless the law is in it already (`holds_law`: it was planned from a law and a measurement)."""
+    rate, sd = found.best.rate, found.best.sd
+    belief = Belief.of_law(rate, sd) if holds_law else Belief.of_law(law.value, sd_of(law)).seen(math.log(rate), sd)
+    chosen, cost = belief.best()
+    chosen = float(f"{chosen:.3g}")
+    weighed = "the law is in it" if holds_law else f"weighed with the law's {law.value:g}"
     why = (
-        f"The law gives {law.value:g}; {where} ran at {best.rate:.3g} (within a factor of {math.exp(best.sd):.2g}), which comes to "
-        f"{found.best.rate:.3g} (within {math.exp(found.best.sd):.2g}) here: {found.why}. Weighed by how well each is known: {rate:g}."
+        f"{where} ran at {best.rate:.3g} (within a factor of {math.exp(best.sd):.2g}), which comes to {rate:.3g} here (within "
+        f"{math.exp(sd):.2g}): {found.why}; {weighed}, and taken a little lower because too high costs more: {chosen:g}."
     )
     return Decision(
-        law.name, rate, "transferred", why, f"{law.source}; benchmarks/rate_transfer.md, benchmarks/rate_horizon.md", law.valid,
+        law.name, chosen, "transferred", why, f"{law.source}; benchmarks/rate_transfer.md, benchmarks/rate_horizon.md", law.valid,
         found.in_range, belief.quantile(0.1), belief.quantile(0.9),
         if_wrong=f"about {cost:.1g}% of the loss expected, by this uncertainty",
-        alternatives=({"value": law.value, "why": "the law's alone"}, {"value": float(f"{found.best.rate:.3g}"), "why": "the run's alone"}),
+        alternatives=({"value": law.value, "why": "the law's alone"}, {"value": float(f"{rate:.3g}"), "why": "the run's alone"}),
     )  # fmt: skip
 
 
@@ -145,7 +145,12 @@ def small_lengths(proxy: Run, target: Run, optimizer: str) -> list[Step | None]:
     is_adam = optimizer in ("adam", "adamw")
     return [
         along("length", tokens, HORIZON if is_adam else None, "benchmarks/rate_horizon.md"),
-        along("batch", target.batch / proxy.batch, BATCHES.get(optimizer), "benchmarks/rate_horizon.md, optimizers.md"),
+        along(
+            "batch",
+            target.batch / proxy.batch,
+            BATCHES.get(optimizer, BATCH_RULE),
+            "benchmarks/rate_horizon.md, optimizers.md",
+        ),
     ]
 
 
@@ -186,7 +191,9 @@ HORIZON = Power(-0.24, 0.12, 16.0)
 2409.19913: -0.32 on large models."""
 BATCH = Power(0.58, 0.31, 4.0)
 """Of the batch at a fixed number of tokens: two to four batches of twelve tasks, one seed (benchmarks/rate_horizon.md)."""
-BATCHES = {"adam": BATCH, "adamw": BATCH, "muon": Power(0.6, 0.31, 8.0)}
+BATCHES = {"adam": BATCH, "adamw": BATCH, "muon": Power(0.6, 0.31, 8.0), "sgd": Power(1.0, 0.5, 1.0)}
 """Muon's: five language models in updates of 512 to 4,096 tokens (benchmarks/optimizers.md); as uncertain as AdamW's."""
+BATCH_RULE = Power(0.5, 0.5, 1.0)
+"""Of other optimizers: the root (Malladi 2022, 2205.10287), not measured here; 1 under SGD (Goyal 2017, 1706.02677)."""
 UNKNOWN = Power(-0.5, 0.5, 1.0)
 """Half way between no change and in proportion, either being as far off as its standard deviation."""

@@ -32,6 +32,8 @@ SMALLER, LARGEST, LEAST = 4, 16, 4
 branches are short."""
 PIECE_STEPS = 4
 """Updates of the widest branch in each of its N_PIECES pieces."""
+GIVEN = 16
+"""How far a batch that the recipe gives may be from the best one, as a factor: it says little of it."""
 WORTH = 0.05
 """A batch that is faster by less is not worth a change."""
 NOISE_STEPS, NOISE_BATCH = 24, 8
@@ -64,6 +66,9 @@ def measure_batch(recipe: Recipe, run: RunFolder, request: Request, grow: Grow, 
     trunk = grow(trial, max(1, round(at * n_samples / smallest)), largest)
     if trunk.diverged:
         raise GateError(f"The run before the branches diverged: {trunk.diverged}. Give a smaller optimizer.lr.")
+    if trunk.lr <= 0:
+        fix = "give a smaller --at or a longer train.length"
+        raise UserError("--at", "must lie before the rate has gone to 0", got=request.at, fix=fix)
     progress("noise scale", 1, len(factors) + 2)
     wide = next(k for k in factors if k * smallest >= min(NOISE_BATCH, largest * smallest))
     scale = trunk.noise(wide, NOISE_STEPS)
@@ -86,7 +91,7 @@ def share_of(name: str, text: str) -> float:
     except ValueError:
         found = math.nan
     if not (text.strip().endswith("%") and 0 < found <= 1):
-        raise UserError(name, 'must be a share of the run such as "10%"', got=text)
+        raise UserError(name, 'must be a share of the run such as "10%"', got=text, fix="write a number and %")
     return found
 
 
@@ -103,7 +108,12 @@ def largest_factor(n_steps: float, most: float) -> int:
     while found > LEAST and (found * N_PIECES * PIECE_STEPS > n_steps or found > most):
         found //= 2
     if found > most:
-        raise UserError("data", f"must give at least {LEAST} updates of the smallest batch", got=f"{most:.2g}")
+        raise UserError(
+            "data",
+            f"must give at least {LEAST} updates of the smallest batch",
+            got=f"{most:.2g}",
+            fix="give more data or a smaller train.batch",
+        )
     return found
 
 
@@ -133,14 +143,17 @@ def told(
         "noise": {k: finite(v) if isinstance(v, float) else v for k, v in asdict(scale).items()},
         "decisions": [decide_critical(critical, trunk.start, n_samples).to_json(), best.to_json()],
         "verdict": verdict(choices, rows, critical),
-        "notes": [*short(n_samples, branches[-1].batch), of_noise(scale), of_best(choices, best)],
+        "notes": [*short(n_samples, branches[-1].batch), of_noise(scale), *of_best(choices, best)],
     }  # fmt: skip
 
 
 def lowest(run: RunFolder, choices: Choices, branches: list[Branch], scale: NoiseScale) -> Decision:
     """The batch of the lowest loss, at the run's samples or in its time: from the plan's batch, the noise scale and step times."""
     plain = [d for d in read_decisions(run) if d.name == "train.batch"]
-    given = Decision("train.batch", choices.batch, "given", f"The recipe gives {choices.batch}.", "", "", in_range=True)
+    b = choices.batch
+    given = Decision(
+        "train.batch", b, "given", f"The recipe gives {b}.", "", "", in_range=True, low=b / GIVEN, high=b * GIVEN
+    )
     times = StepTime({b.batch: b.step_s for b in branches})
     return decide_batch((plain or [given])[0], scale, choices.n_steps * choices.batch, times, choices.time_limit_s)
 
@@ -174,6 +187,8 @@ def short(n_samples: int, widest: int) -> list[str]:
 
 def of_noise(scale: NoiseScale) -> str:
     """The noise scale in a sentence."""
+    if scale.n_steps < 2:
+        return "No gradient noise scale was measured: an update of one sample cannot be cut."
     if not is_usable(scale):
         return f"The gradient noise scale was not found in {scale.n_steps} updates: the gradient is lost in its noise."
     return (
@@ -182,12 +197,14 @@ def of_noise(scale: NoiseScale) -> str:
     )
 
 
-def of_best(choices: Choices, best: Decision) -> str:
-    """The batch of the lowest loss in a sentence."""
+def of_best(choices: Choices, best: Decision) -> list[str]:
+    """The batch of the lowest loss in a sentence, where anything was found of it."""
+    if best.origin == "given" or best.origin.startswith("prior"):
+        return []
     limit = choices.time_limit_s
     within = f"within {limit:g} s" if limit is not None else "at the same samples"
     doubt = f" ({best.low:.3g} to {best.high:.3g}, 80%)" if best.low and best.high else ""
-    return f"For the lowest loss {within}: train.batch = {best.value}{doubt}. {best.why}"
+    return [f"For the lowest loss {within}: train.batch = {best.value}{doubt}. {best.why}"]
 
 
 def finite(value: float) -> float | None:

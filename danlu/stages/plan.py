@@ -27,7 +27,7 @@ from danlu.planning.sizing import compute_of, is_open, sized
 from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
-from danlu.stages.plan_proxy import with_proxy
+from danlu.stages.plan_proxy import proxy_of, with_proxy
 from danlu.stages.plan_samples import plan_samples
 from danlu.training.earlier import expected_loss
 
@@ -49,6 +49,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     card = DataCard(**read_json(run.data / "card.json"))
     if is_samples(recipe):
         return plan_samples(recipe, run, card, progress, lab)
+    proxy_of(recipe)
     machine = hardware.look(recipe.train.device, recipe.train.threads)
     draft = Draft(recipe, card, machine)
     check_data(card, draft.context)
@@ -170,10 +171,6 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: fl
         by_law = priors.weight_decay(dataclasses.replace(facts, lr=law.value)).value if decay == "auto" else decay
         short = choices.model_copy(update={"optimizer": resolved | ({} if decay is None else {"weight_decay": by_law})})
         resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
-    elif draft.recipe.plan.proxy != "none":
-        raise UserError(
-            "plan.proxy", 'needs optimizer.lr = "auto"', got=f"optimizer.lr = {settings.lr:g}", fix="leave one out"
-        )
     else:
         resolved["lr"] = settings.lr
     if decay is not None:

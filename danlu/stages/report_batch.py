@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from danlu.planning.evidence import points
-from danlu.planning.noise_scale import by_length, noise_scale, read
+from danlu.planning.noise_scale import NoiseScale, by_length, noise_scale, read
 from danlu.stages.report_drawings import drawing
 from danlu.stages.report_html import Html, duration, join, number, tag
 
@@ -55,10 +55,7 @@ class BatchRecord(Reading):
 
 def how_large(found: BatchRecord) -> Html:
     """What the branches came to."""
-    grown = (
-        f"After {found.after:,} samples, {found.n_samples:,} more in each batch, the same ones; {duration(found.cost.seconds)} in all. "
-        f"The rate follows the batch's root."
-    )
+    grown = f"After {found.after:,} samples, {found.n_samples:,} more in each batch, the same ones; {duration(found.cost.seconds)} in all."
     head = tag(
         "tr",
         *(
@@ -88,28 +85,37 @@ def above(row: BranchRow) -> str:
 
 def noise(rows: Sequence[tuple[int, Any]]) -> Html | None:
     """The noise scale over a run, from (step, what the log says of the gradient noise); None without two updates that say it."""
-    size = max(2, -(-len(rows) // GROUPS))
-    groups = [rows[i : i + size] for i in range(0, len(rows), size)]
-    found = []
-    for group in groups:
-        metric, samples = by_length(read([{"gradient_noise": entry} for _, entry in group]))
-        scale = noise_scale(samples, metric=metric)
-        if math.isfinite(scale.value) and scale.value > 0:
-            found.append((group[-1][0], scale))
-    if not found:
+    known = [(step, entry) for step, entry in rows if is_whole(entry)]
+    if len(known) < 2:
         return None
-    metric, samples = by_length(read([{"gradient_noise": entry} for _, entry in rows[len(rows) // 2 :]]))
-    last = noise_scale(samples, metric=metric)
+    size = max(2, -(-len(known) // GROUPS))
+    found = [(group[-1][0], scale_of(group)) for i in range(0, len(known), size) if (group := known[i : i + size])]
+    shown = [(step, scale.value) for step, scale in found if math.isfinite(scale.value) and scale.value > 0]
+    last = scale_of(known[len(known) // 2 :])
+    if not math.isfinite(last.value):
+        said = f"In the second half of training the gradient is lost in its noise ({last.n_steps} updates): no noise scale was found."
+        return tag("p", said) if shown else None
     ends = f"{number(last.low, 3)} to {number(last.high, 3) if math.isfinite(last.high) else 'no upper end'}"
     said = (
         f"Gradient noise scale in the second half of training: {number(last.value, 3)} samples (95%: {ends}; {last.n_steps} updates, "
-        f"{metric} length). An update of so many samples needs twice the samples of a small one for the same loss."
+        f"{last.metric} length). An update of so many samples needs twice the samples of a small one for the same loss."
     )
-    shown = points("step", "gradient noise scale, samples", [(step, scale.value) for step, scale in found], log="y")
-    return join(tag("p", said), drawing(shown))
+    return join(tag("p", said), drawing(points("step", "gradient noise scale, samples", shown, log="y")))
+
+
+def is_whole(entry: Any) -> bool:
+    """Whether a row of the log says noise and signal of each length."""
+    parts = list(entry.values()) if isinstance(entry, dict) else []
+    return bool(parts) and all(isinstance(p, dict) and {"noise", "signal"} == set(p) for p in parts)
+
+
+def scale_of(rows: Sequence[tuple[int, Any]]) -> NoiseScale:
+    """Of some updates."""
+    metric, samples = by_length(read([{"gradient_noise": entry} for _, entry in rows]))
+    return noise_scale(samples, metric=metric)
 
 
 def batch(record: BatchRecord | None, rows: Sequence[tuple[int, Any]]) -> Html | None:
     """The section."""
-    parts = (how_large(record) if record else None, noise(rows) if len(rows) > 1 else None)
+    parts = (how_large(record) if record else None, noise(rows))
     return join(*parts) if any(part is not None for part in parts) else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 
 from danlu.base.runfolder import RunFolder
-from danlu.planning.critical_batch import FACTORS, Branch
+from danlu.data.order import Joined
+from danlu.data.samples import SampleLoader
+from danlu.planning.critical_batch import Branch
 from danlu.planning.noise_scale import NoiseScale, by_length, noise_scale
 from danlu.planning.trials import Trial
 from danlu.recipe import Recipe
@@ -39,7 +40,7 @@ class Trunk:
         session = self.opened(1)
         session.advance(self.start)
         self.diverged, self.saved, self.lr = session.diverged, session.save(), session.lr_at(self.start)
-        self.optimizer = getattr(session.recipe.optimizer, "kind", "")
+        self.optimizer, self.loader = getattr(session.recipe.optimizer, "kind", ""), session.loader
         session.close()
 
     def opened(self, k: int) -> Session:
@@ -50,8 +51,10 @@ class Trunk:
         return Session(self.recipe, self.folder, dataclasses.replace(self.trial, choices=choices), self.train_step)
 
     def session(self, k: int) -> Session:
-        """At its end, with k times the batch."""
+        """At its end, with k times the batch, and the trunk's samples to come in the trunk's order."""
         found = self.opened(k)
+        if isinstance(found.loader, SampleLoader) and isinstance(self.loader, SampleLoader):
+            found.loader.order = Joined(self.loader.order, k)
         found.load(dataclasses.replace(self.saved, step=self.start // k))
         return found
 
@@ -74,17 +77,8 @@ class Trunk:
         return Branch(session.choices.batch, pieces, median(session.step_seconds))
 
     def noise(self, k: int, n_steps: int) -> NoiseScale:
-        """The gradient noise scale of the next n_steps updates of k times the batch, by the trunk's schedule."""
+        """The gradient noise scale of the next n_steps updates of k times the batch, at the rate of its branch."""
         session = self.session(k)
-        metric, samples = by_length(measure(session, n_steps))
+        metric, samples = by_length(measure(session, n_steps, lr=self.lr * rate_factor(k, self.optimizer)))
         session.close()
         return noise_scale(samples, metric=metric)
-
-
-def branch(
-    recipe: Recipe, folder: RunFolder, trial: Trial, train_step: TrainStep, start: int, n_steps: int,
-    factors: Sequence[int] = FACTORS,
-) -> list[Branch]:  # fmt: skip
-    """Train the trial to about `start` steps, then n_steps more (about) in each of factors * its batch."""
-    trunk = Trunk(recipe, folder, trial, train_step, start, math.lcm(*factors))
-    return [trunk.branch(k, n_steps) for k in factors]

@@ -48,7 +48,7 @@ def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: Data
         return None
     theirs, theirs_choices = Recipe.load(other.recipe), Choices.read(other)
     same = all(getattr(theirs, part) == getattr(recipe, part) for part in ("model", "task"))
-    looks_alike = theirs_choices.look_share == choices.look_share and all(
+    looks_alike = 0.5 <= theirs_choices.look_share / choices.look_share <= 2 and all(
         getattr(theirs.evaluate, part) == getattr(recipe.evaluate, part) for part in ("during_tokens", "during_samples")
     )
     ratio = theirs_choices.n_steps * theirs_choices.batch / (choices.n_steps * choices.batch)

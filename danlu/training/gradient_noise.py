@@ -105,9 +105,11 @@ def preconditioner(optimizer: Any) -> dict[int, Tensor]:
     return scales if any(bool(scale.any()) for scale in scales.values()) else {}
 
 
-def measure(session: Session, n_steps: int, n_micro: int = 8) -> list[dict[str, GradientSample]]:
-    """Train a session on by n_steps updates, its batch cut into about n_micro pieces, measuring each. The cut changes
-    rounding alone; a batch of 1 cannot be cut and gives nothing."""
+def measure(
+    session: Session, n_steps: int, n_micro: int = 8, lr: float | None = None
+) -> list[dict[str, GradientSample]]:
+    """Train a session on by n_steps updates, its batch cut into about n_micro pieces, measuring each; at a
+    rate, or by its schedule. The cut changes rounding alone; a batch of 1 cannot be cut and gives nothing."""
     whole, found = session.choices, []
     micro = min(whole.micro_batch, max(1, whole.batch // n_micro))
     session.choices = whole.model_copy(update={"micro_batch": micro})
@@ -117,7 +119,10 @@ def measure(session: Session, n_steps: int, n_micro: int = 8) -> list[dict[str, 
                 break
             meter = NoiseMeter(session.parts, len(session.loader))
             session.parts.after_backward = meter.see
-            session.advance(session.step + 1)
+            if lr is None:
+                session.advance(session.step + 1)
+            else:
+                session.update(lr)
             found.append(meter.samples())
     finally:
         session.choices, session.parts.after_backward = whole, None

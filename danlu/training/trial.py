@@ -26,6 +26,7 @@ from danlu.recipe import Recipe
 from danlu.training.fork import TrainStep, put_back
 from danlu.training.guards import Verdict
 from danlu.training.loop import make_parts, open_loader, seed_generators
+from danlu.training.start import start_from
 from danlu.training.state import Average, kept
 from danlu.training.update import Clock
 from danlu.training.validation import open_validation
@@ -51,6 +52,7 @@ class Session:
         self.device = set_machine(self.choices, recipe.train.deterministic)
         self.card = DataCard(**read_json(folder.data / "card.json"))
         self.parts = make_parts(self.recipe, self.card, self.choices)
+        start_from(self.parts.model, self.recipe.train.start_from, folder.data)
         self.average = Average(self.parts.model, self.choices.ema) if self.choices.ema else None
         self.loader = open_loader(self.recipe, folder, self.card, self.choices)
         self.validation = open_validation(self.recipe, folder, self.card, self.choices)

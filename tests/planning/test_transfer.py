@@ -111,19 +111,32 @@ def law_of(value: float, factor: float) -> Decision:
 
 
 def test_law_and_carried_rate_are_weighed_by_how_well_each_is_known():
-    wide = replace(SMALL, width=256)
-    sure, unsure = (
-        carried(law_of(0.002, 4), Known(0.01, sd), SMALL, wide, "muon", "mup", "runs/small") for sd in (0.05, 2.0)
-    )
+    def found(law, sd, holds_law=False):
+        best = Known(0.01, sd)
+        moved = transfer(best, SMALL, replace(SMALL, width=256), "muon", "mup")
+        return carried(law, "runs/small", best, moved, holds_law)
+
+    sure, unsure = (found(law_of(0.002, 4), sd) for sd in (0.05, 2.0))
     assert 0.006 < sure.value < 0.0105
     assert 0.0015 < unsure.value < 0.003
     assert sure.low < sure.value < sure.high
     assert sure.high / sure.low < unsure.high / unsure.low
     assert "runs/small ran at 0.01" in sure.why
     assert "width x1" in sure.why
-    certain = carried(law_of(0.002, 1.05), Known(0.01, 0.5), SMALL, wide, "muon", "mup", "runs/small")
+    certain = found(law_of(0.002, 1.05), 0.5)
     assert certain.value == pytest.approx(0.002, rel=0.15)
     assert [a["value"] for a in certain.alternatives] == [0.002, 0.01]
+    measured = found(law_of(0.0001, 1.05), 0.2, holds_law=True)  # which has weighed the law once already
+    assert 0.007 < measured.value <= 0.01
+    assert "the law is in it" in measured.why
+
+
+def test_a_batch_of_an_optimizer_that_was_not_measured_follows_the_root_and_sgds_the_batch():
+    wide = replace(SMALL, batch=4096, n_steps=125)
+    for kind, factor in (("lion", 2.0), ("rmsprop", 2.0), ("sgd", 4.0)):
+        found = transfer(BEST, SMALL, wide, kind, "standard")
+        assert found.best.rate == pytest.approx(0.01 * factor)
+        assert not found.in_range
 
 
 def test_muons_batch_has_a_power_of_its_own():

@@ -52,6 +52,20 @@ def test_a_run_that_diverges_is_told(tiny_run: Any) -> None:
     assert not (run.path / "batch" / "result.json").exists()
 
 
+def test_a_run_that_has_cooled_down_is_refused(tiny_run: Any) -> None:
+    recipe, run = tiny_run(choices={"n_steps": 400})
+    with pytest.raises(UserError, match="--at must lie before the rate has gone to 0"):
+        measured(recipe, run, at="100%")
+
+
+def test_a_batch_of_one_says_nothing_of_noise(tiny_run: Any) -> None:
+    recipe, run = tiny_run(choices={"n_steps": 200, "batch": 1, "micro_batch": 1, "signals_every": None})
+    found = measured(recipe, run, length="20%")
+    assert [row["batch"] for row in found["rows"]] == [1, 2, 4]
+    assert found["noise"]["n_steps"] > 2  # of the widest branch's updates
+    assert any("The recipe gives 1, the" in note for note in found["notes"])
+
+
 def test_shares_and_factors() -> None:
     assert share_of("--at", "10%") == 0.1
     for wrong in ("10", "0%", "101%", "x%", "nan%"):
@@ -94,9 +108,14 @@ def test_training_noise_is_drawn_with_its_scale() -> None:
     assert "<svg" in shown
     hopeless = {"plain": {"noise": 1.0, "signal": -1.0}}
     assert noise([(step, hopeless) for step in range(9)]) is None
+    faded = [(step, wobble[step % 2] if step < 8 else hopeless) for step in range(20)]
+    assert "inf" not in str(noise(faded))
+    assert "lost in its noise" in str(noise(faded))
+    assert noise([(1, 5), (2, {"plain": {"noise": 1}})]) is None
 
 
 def test_a_lost_gradient_is_said() -> None:
+    assert "cannot be cut" in batch.of_noise(NoiseScale(math.nan, 0.0, math.inf, 0))
     assert "is lost in its noise" in batch.of_noise(NoiseScale(math.inf, 0.0, math.inf, 9))
 
 

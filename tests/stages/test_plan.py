@@ -187,15 +187,48 @@ def test_an_earlier_runs_rate_is_carried_over(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sections", "said"),
+    ("sections", "decided", "said"),
     [
-        ({"optimizer": {"kind": "muon"}}, r"plan\.proxy must be a run with this optimizer\.kind, muon\. Got \"adamw\""),
-        ({"optimizer": {"kind": "adamw", "lr": 0.01}}, r"plan\.proxy needs optimizer\.lr = \"auto\""),
-        ({"plan": {"proxy": "nowhere"}}, r"plan\.proxy must be the folder of an earlier run"),
+        (
+            {"optimizer": {"kind": "muon"}},
+            "",
+            r"plan\.proxy must be a run with this optimizer\.kind, muon\. Got \"adamw\"",
+        ),
+        ({"optimizer": {"kind": "adamw", "lr": 0.01}}, "", r"plan\.proxy needs optimizer\.lr = \"auto\""),
+        ({"plan": {"proxy": "~nobody/run"}}, "", r"plan\.proxy must be the folder of an earlier run"),
+        (
+            {},
+            "prior: step_law",
+            r"plan\.proxy must be a run whose rate was measured or given\. Got \"prior: step_law\"",
+        ),
+        ({"plan": {"proxy": "nowhere"}}, "", r"plan\.proxy must be the folder of an earlier run"),
     ],
 )
-def test_a_proxy_that_cannot_serve_is_refused(tiny_run, sections, said):
+def test_a_proxy_that_cannot_serve_is_refused(tiny_run, sections, decided, said):
     recipe, run = tiny_run("small")
     run.recipe.write_text(recipe.sparse_toml())
+    if decided:
+        plan_json = json.loads(run.plan.read_text())
+        entry = {
+            "name": "optimizer.lr",
+            "value": 1e-3,
+            "origin": decided,
+            "why": "",
+            "source": "",
+            "valid": "",
+            "in_range": True,
+        }
+        run.plan.write_text(json.dumps(plan_json | {"decisions": [entry]}))
     with pytest.raises(UserError, match=said):
         planned(tiny_run, **{"plan": {"proxy": str(run.path)}} | sections)
+
+
+def test_what_was_added_later_leaves_older_fingerprints_alone(tiny_run):
+    """A run planned before `look_share` was there is resumed by the same fingerprint."""
+    from danlu.base.durable import fingerprint
+
+    _, run = tiny_run()
+    choices = Choices.read(run)
+    assert "look_share" not in choices.model_dump(mode="json")
+    assert choices.model_copy(update={"look_share": 0.5}).model_dump(mode="json")["look_share"] == 0.5
+    assert fingerprint(choices.model_dump(mode="json")) == fingerprint(json.loads(run.plan.read_text())["choices"])
