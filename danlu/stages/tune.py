@@ -34,7 +34,7 @@ from danlu.stages.report_evidence import lower_is_better
 from danlu.stages.tune_data import judge_alike
 from danlu.training.trial import varied
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a short run changes its meaning, so that older lines are not taken for it."""
 LEAST_STEPS = 20
 """Of a short run whose length is a share."""

@@ -8,8 +8,11 @@ import danlu
 from danlu.base.errors import UserError
 from danlu.build import build_model
 from danlu.planning.choices import Choices
+from danlu.planning.trials import Trial
 from danlu.recipe import Recipe
+from danlu.stages.train import train_step
 from danlu.training.start import start_from
+from danlu.training.trial import Session
 from tests.contracts.case_sentences import SMALL, reviews
 
 
@@ -32,6 +35,12 @@ def test_a_classifier_starts_from_masked_words(tmp_path):
     own = dict(model.state_dict())
     assert all(torch.equal(own[name], theirs[name]) for name in own if not name.startswith("head."))
     assert said[-1].endswith("fresh: head.bias, head.weight")
+    begun = second.model_copy(update={"train": second.train.model_copy(update={"start_from": str(first.path)})})
+    session = Session(
+        begun, run.folder, Trial(Choices.read(run.folder)), train_step
+    )  # a plan's or tune's short run starts there too
+    short = dict(session.parts.model.state_dict())
+    assert all(torch.equal(short[name], theirs[name]) for name in short if not name.startswith("head."))
     filled = first.predict(["the film was [MASK] , number [MASK]"])
     assert len(filled[0]["fillings"]) == 2
     assert "[MASK]" not in filled[0]["prediction"]
