@@ -21,7 +21,7 @@ compute; "loss" is how far its loss lies above the oracle's. All rows but two tr
 recipe of data and model alone, planned for as many seconds as a run of the oracle's takes (steps timed in turn on a quiet machine):
 Muon on language models, the ViT and the tagger, and the batch that ends lowest in that time, so that it sees 0.84 to 3.3 times
 the samples; "by laws alone" the same with plan.budget = "prior" and all seconds in steps. Laws and constants of danlu's planner
-were chosen while looking at these tasks: this is the development set, not a sealed one.
+were chosen while looking at these tasks: this is the development set. Sealed tasks: [planning_sealed.md](planning_sealed.md).
 """
 
 SEALED_NOTE = """# Does planning pay where it was not made?

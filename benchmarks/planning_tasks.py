@@ -318,8 +318,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["grid", "time"])
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--sealed", action="store_true")
     asked = parser.parse_args()
-    chosen = [t for t in tasks().values() if not asked.only or t.name in asked.only]
+    from planning_sealed import sealed_tasks
+
+    known = sealed_tasks() if asked.sealed else tasks()
+    chosen = [t for t in known.values() if not asked.only or t.name in asked.only]
     if asked.what == "time":
         for task in chosen:
             row = run(task, task.lr, task.batch)
