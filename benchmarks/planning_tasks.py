@@ -68,6 +68,8 @@ class Task:
     """Why planning should abstain here, or nothing."""
     floor: float = 0.0
     """Known lowest loss."""
+    n_looks: int = N_LOOKS
+    """At the validation split, during a run."""
     kept: dict[str, Any] = field(default_factory=dict)
 
 
@@ -280,7 +282,7 @@ def run(
         raise NotKeptError(task.name)
     recipe, folder = opened(task)
     choices = choices_of(task, lr, batch, share)
-    looks = tuple(sorted({max(1, round(choices.n_steps * i / N_LOOKS)) for i in range(1, N_LOOKS + 1)}))
+    looks = tuple(sorted({max(1, round(choices.n_steps * i / task.n_looks)) for i in range(1, task.n_looks + 1)}))
     outcome = run_trial(recipe, folder, Trial(choices, seed, looks=looks, settings=settings))
     row = {"key": key, "task": task.name, "lr": lr, "batch": batch, "seed": seed, "share": share, "settings": settings,
            **described(outcome, choices.n_steps)}  # fmt: skip
@@ -316,8 +318,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["grid", "time"])
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--sealed", action="store_true")
     asked = parser.parse_args()
-    chosen = [t for t in tasks().values() if not asked.only or t.name in asked.only]
+    from planning_sealed import sealed_tasks
+
+    known = sealed_tasks() if asked.sealed else tasks()
+    chosen = [t for t in known.values() if not asked.only or t.name in asked.only]
     if asked.what == "time":
         for task in chosen:
             row = run(task, task.lr, task.batch)
