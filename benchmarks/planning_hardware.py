@@ -298,7 +298,7 @@ def main() -> None:
     if KEPT.is_file():
         found = [json.loads(line) for line in KEPT.read_text(encoding="utf-8").splitlines()]
         kept = {json.dumps(r["row"], sort_keys=True): r for r in found}
-    for task in {row["task"] for row in rows()}:  # prepared here: no process that is measured holds what preparing takes
+    for task in {row["task"] for row in rows()}:  # or a measured process would hold what preparing takes
         shutil.rmtree(folder_of({"task": task, "steps": SHORT, "settings": {}}))
     for row in rows():
         measured(row, kept)

@@ -131,7 +131,8 @@ def regret_table(rows: dict[str, Row]) -> list[str]:
     lines = [f"| rival | {' | '.join(known)} |", "|---|" + "---|" * len(known)]
     for rival in RIVALS:
         cells = [told(best, found.get(rival)) for best, found in known.values()]
-        lines.append(f"| {rival} | {' | '.join(cells)} |")
+        if any(cells):
+            lines.append(f"| {rival} | {' | '.join(cells)} |")
     return lines
 
 
