@@ -1,6 +1,10 @@
 """Fixtures for all rooms: a tiny run folder that is prepared and planned by hand."""
 
 import os
+
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")  # with AMX tiles products differ: docs/LOG.md, AMX
+
+import os
 import signal
 import tempfile
 
