@@ -67,7 +67,7 @@ def tiny_run(tmp_path):
 
 
 def pytest_collection_modifyitems(items):
-    """On processors with AMX two comparisons to numbers of other machines miss by rounding that grows; known, not understood (docs/LOG.md)."""
+    """On processors with AMX two comparisons to numbers of other machines miss by rounding that grows (docs/LOG.md)."""
     info = "/proc/cpuinfo"
     if not os.path.exists(info) or "amx_tile" not in open(info).read():  # noqa: SIM115
         return
