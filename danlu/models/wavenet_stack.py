@@ -15,6 +15,10 @@ from torch.autograd.function import Function, once_differentiable
 
 from danlu.base import native
 
+TILE = 32
+"""Columns that a bf16 product takes at once on processors with AMX. Of a slice whose columns are no multiple of it, oneDNN reads
+on into what lies beside, times 0: NaN where that is not written yet."""
+
 
 class Layer(NamedTuple):
     """Weights of one layer; the last has no way on."""
@@ -74,7 +78,8 @@ class Stack(Function):
                 activated.append(z)
             if i + 1 < L:
                 out, bias = weights[4 * i + 2 : 4 * i + 4]
-                x = torch.addmm(x, part, out.t()).add_(bias)
+                own = part if G % TILE == 0 else part.contiguous()
+                x = torch.addmm(x, own, out.t()).add_(bias)
         ctx.save_for_backward(gates, *weights)
         ctx.kept, ctx.dilations, ctx.shape = (inputs, activated), dilations, (L, B, G)
         return gates
