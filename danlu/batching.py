@@ -26,16 +26,17 @@ def batch(
     **asked: str,
 ) -> dict[str, Any]:
     """`asked`: at and length (stages/batch.Request). The content of batch/result.json; recipe and run stay as they are."""
+    from danlu.stages import batch as stage_batch
+    from danlu.stages import train
+
+    request = stage_batch.Request(**asked)
     with entered(recipe, out, sets, allow_code) as made:
         for stage in ("prepare", "plan"):
             run_stage(stage, made, progress)
-        from danlu.stages import batch as stage_batch
-        from danlu.stages import train
 
         def tell(what: str, done: float, total: float) -> None:
             progress(f"batch: {what}", done, total)
 
-        request = stage_batch.Request(**asked)
         found = stage_batch.measure_batch(
             made.recipe, made.folder, request, partial(train.grow, made.recipe, made.folder), tell
         )

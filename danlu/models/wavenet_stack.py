@@ -78,7 +78,7 @@ class Stack(Function):
                 activated.append(z)
             if i + 1 < L:
                 out, bias = weights[4 * i + 2 : 4 * i + 4]
-                own = part if G % TILE == 0 else part.contiguous()
+                own = part if G % TILE == 0 or x.dtype == torch.float32 else part.contiguous()
                 x = torch.addmm(x, own, out.t()).add_(bias)
         ctx.save_for_backward(gates, *weights)
         ctx.kept, ctx.dilations, ctx.shape = (inputs, activated), dilations, (L, B, G)

@@ -21,6 +21,7 @@ from danlu.build import is_samples
 from danlu.planning.batch_size import SHARE, StepTime, decide_batch, is_usable
 from danlu.planning.choices import Choices
 from danlu.planning.critical_batch import EPS, Branch, CriticalBatch, critical_batch, decide_critical
+from danlu.planning.evidence import finite
 from danlu.planning.ledger import Decision, read_decisions
 from danlu.planning.noise_scale import NoiseScale
 from danlu.planning.trials import Trial
@@ -51,6 +52,11 @@ class Request:
     """Where the branches grow."""
     length: str = "2%"
     """Of each branch."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share before anything is prepared for it."""
+        share_of("--at", self.at)
+        share_of("--length", self.length)
 
 
 def measure_batch(recipe: Recipe, run: RunFolder, request: Request, grow: Grow, progress: Progress) -> dict[str, Any]:
@@ -205,8 +211,3 @@ def of_best(choices: Choices, best: Decision) -> list[str]:
     within = f"within {limit:g} s" if limit is not None else "at the same samples"
     doubt = f" ({best.low:.3g} to {best.high:.3g}, 80%)" if best.low and best.high else ""
     return [f"For the lowest loss {within}: train.batch = {best.value}{doubt}. {best.why}"]
-
-
-def finite(value: float) -> float | None:
-    """As JSON holds it."""
-    return value if math.isfinite(value) else None

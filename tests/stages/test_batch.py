@@ -135,5 +135,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "samples an update cost less than 1% of the loss" in said
     assert "How large may the batch be?" in (tmp_path / "run" / "report.html").read_text()
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["batch", str(recipe), "--out", str(tmp_path / "run"), "--at", "half"])
+        cli.main(["batch", str(recipe), "--out", str(tmp_path / "other"), "--at", "half"])
     assert stopped.value.code == 2
+    assert not (tmp_path / "other").exists()  # refused before anything is prepared
