@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,19 +61,3 @@ def tiny_run(tmp_path):
         return recipe, run
 
     return make
-
-
-ROUNDED_APART = (
-    "test_d_digits_with_dropout",
-    "test_a_run_scores_reports_and_predicts_the_same_after_saving[lenet]",
-)
-"""Comparisons of float32 trainings that amplify rounding: they miss on processors with AMX, and the reason is in docs/LOG.md."""
-
-
-def pytest_collection_modifyitems(items):
-    """Expect those to miss there."""
-    processor = Path("/proc/cpuinfo")
-    if processor.is_file() and "amx_tile" in processor.read_text():
-        for item in items:
-            if item.name in ROUNDED_APART:
-                item.add_marker(pytest.mark.xfail(reason="rounding on AMX: docs/LOG.md", strict=False))
