@@ -21,17 +21,22 @@ from typing import Any
 import numpy as np
 
 from danlu.optim import SCHEDULES
-from danlu.planning import curves, ensemble, length
+from danlu.planning import curves, ends, ensemble, length
 from danlu.planning.curves import Prior
 from danlu.planning.forks import MIN_STEPS
 from danlu.planning.length import Forecast
 from danlu.planning.prediction import Z80
-from danlu.planning.seen import Earlier, ForkSeen, Seen
+from danlu.planning.seen import Earlier, ForkSeen, Seen, Setting
 
 HERE = Path(__file__).parent
 KEPT, PAGE = HERE / "forecast_runs.jsonl", HERE / "forecast.md"
 FACTORS, HORIZONS, COOL = (2.0, 1.0, 0.5), (0.05, 0.1), 0.1
 """Rates as multiples of the task's; ends of the copies as shares of the run; share of a copy that cools."""
+SANE, SURE = 0.15, 0.03
+HEAD = (
+    "| method | told | median error | 90th percentile | 80% interval holds | rescaled on the other tasks |",
+    "|---|---|---|---|---|---|",
+)
 Row = dict[str, Any]
 Told = tuple[float, float]
 """(log of the final loss, its standard deviation)."""
@@ -88,6 +93,11 @@ def best(row: Row) -> float:
     return float(min(loss for _, loss in row["looks"]))
 
 
+def setting_of(row: Row) -> Setting:
+    """All runs are by AdamW."""
+    return Setting("adamw", row["lr"], row["batch"])
+
+
 def seen_of(row: Row, at: float, others: Sequence[Row] = ()) -> Seen:
     """What the run had shown at a share of its length; `others` are the earlier runs."""
     n_steps, schedule = row["n_steps"], SCHEDULES["wsd"]()
@@ -97,11 +107,10 @@ def seen_of(row: Row, at: float, others: Sequence[Row] = ()) -> Seen:
     first = min(row["forks"], key=lambda f: abs(math.log((f["step"] + f["n_cool"]) / (0.5 * at * n_steps))))
     forks = tuple(ForkSeen(f["step"], f["n_cool"], f["loss"], 0.0, 0.0, f["before"]) for f in (first, last))
     shown = last["step"]
-    told = [Earlier.of(f"{o['lr']:g}", o["looks"], o["n_steps"], shown / n_steps) for o in others]
-    now = math.log(last["before"])
-    earlier = tuple(run for run in told if run is not None and abs(run.now - now) < length.ALIKE)
+    told = [Earlier.of(f"{o['lr']:g}", setting_of(o), o["looks"], o["n_steps"], shown / n_steps) for o in others]
+    earlier = tuple(run for run in told if run is not None)
     losses = tuple(row["losses"][:shown])
-    return Seen(rates, losses, forks, row["batch"] * row["context"], row["n_train"], 1.0, earlier)
+    return Seen(setting_of(row), rates, losses, forks, row["batch"] * row["context"], row["n_train"], 1.0, earlier)
 
 
 def power_law(seen: Seen) -> Told:
@@ -134,7 +143,7 @@ def danlu(seen: Seen) -> Told | None:
 
 def before_the_run(seen: Seen) -> Told | None:
     """Ours at plan time."""
-    found = length.expected_at_plan(seen.earlier)
+    found = length.expected_at_plan(seen.setting, seen.earlier)
     if not found or found[0].value is None or found[0].high80 is None:
         return None
     return math.log(found[0].value), math.log(found[0].high80 / found[0].value) / Z80
@@ -169,12 +178,71 @@ def errors_of(
         yield row, None if told is None else told[0] - math.log(best(row)), told[1] if told else 0.0
 
 
-def planning_rows() -> list[Row]:
-    """Whole runs of planning_tasks.py at seed 0, as earlier runs."""
+def from_others(kept: Sequence[Row], names: Sequence[str], n_earlier: int) -> list[tuple[str, float, float]]:
+    """(task, error of the log of the end, its standard deviation) of every run at a sane rate (its end within SANE of the best
+    of its batch), told from as many others of its task, drawn at random."""
+    rng, found = np.random.default_rng(0), []
+    for name in names:
+        runs = [(setting_of(row), math.log(best(row))) for row in kept if row["task"] == name]
+        for at, end in runs:
+            others = [(s, e) for s, e in runs if s != at]
+            if end > min(e for s, e in runs if s.batch == at.batch) + SANE:
+                continue
+            drawn = [others[i] for i in rng.permutation(len(others))[:n_earlier]]
+            mean, sd = ends.expected(at, [Earlier("", s, 0.0, e) for s, e in drawn])
+            found.append((name, mean - end, sd))
+    return found
+
+
+def chance(kept: Sequence[Row], names: Sequence[str]) -> list[tuple[str, float, float]]:
+    """The same told by the mean of the other seeds of the very same run, where there are three or more: what is left is chance."""
+    found = []
+    for name in names:
+        by_cell: dict[Setting, list[float]] = {}
+        for row in kept:
+            if row["task"] == name:
+                by_cell.setdefault(setting_of(row), []).append(math.log(best(row)))
+        for seeds in (v for v in by_cell.values() if len(v) >= 3):
+            found += [(name, (sum(seeds) - end) / (len(seeds) - 1) - end, 0.0) for end in seeds]
+    return found
+
+
+def before_page() -> list[str]:
+    """The part of the page on what is said before a run."""
+    import planning_sealed
     import planning_tasks
 
-    found = [r for r in planning_tasks.kept_runs().values() if r["loss"] and r["share"] == 1.0 and not r["seed"]]
-    return [r for r in found if not r["settings"]]
+    whole, sealed = planning_rows(), list(planning_sealed.sealed_tasks())
+    every = planning_rows(all_seeds=True)
+    unforeseen = {"tiny", "grokking", *sealed}
+    development = [name for name in planning_tasks.tasks() if name not in unforeseen]
+    lines = ["", "## Before a run, from earlier ones", "",
+             "Each run of the grids of planning.md and planning_sealed.md whose end is within 15% of the best of its batch, told"
+             " from other runs of its task, drawn at random, of other rates or batches (planning/ends.py). Its constants were chosen"
+             " on the development tasks. Chance: the mean of the other seeds of the very same run tells it.", "",
+             *HEAD]  # fmt: skip
+    for title, names in (("development", development), ("sealed", sealed)):
+        for n_earlier in (1, 2, 6, 27):
+            told = from_others(whole, names, n_earlier)
+            wide = [t for t in told if Z80 * t[2] <= length.TOO_WIDE]
+            lines.append(summary(f"{title}, {n_earlier} earlier run{'s' * (n_earlier > 1)}", wide, len(told)))
+            lines.append(summary("of these, told to within 3%", sure(wide), len(told)))
+        errors = chance(every, names)
+        lines.append(summary(f"{title}, chance", errors, len(errors)))
+    return lines
+
+
+def sure(errors: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """Those whose 80% interval is 3% or less to either side."""
+    return [one for one in errors if Z80 * one[2] <= SURE]
+
+
+def planning_rows(all_seeds: bool = False) -> list[Row]:
+    """Whole runs of planning_tasks.py at seed 0 (no rivals'), as earlier runs."""
+    import planning_tasks
+
+    found = [r for r in planning_tasks.kept_runs().values() if "settings" in r and r["loss"] and r["looks"]]
+    return [r for r in found if r["share"] == 1.0 and not (r["seed"] and not all_seeds) and not r["settings"]]
 
 
 def page(kept: Sequence[Row]) -> str:
@@ -185,8 +253,7 @@ def page(kept: Sequence[Row]) -> str:
         f"{len(kept)} runs of {len({r['task'] for r in kept})} tasks (benchmarks/planning_tasks.py), 125 to 4,000 steps each. The error is"
         " that of the log of the validation loss of the best look, which is what evaluation loads. Written by benchmarks/forecast.py.",
         "",
-        "| method | told | median error | 90th percentile | 80% interval holds | rescaled on the other tasks |",
-        "|---|---|---|---|---|---|",
+        *HEAD,
     ]
     methods: list[tuple[str, Callable[[Seen], Told | None], bool]] = [
         ("danlu", danlu, False),
@@ -204,6 +271,8 @@ def page(kept: Sequence[Row]) -> str:
             errors = list(errors_of(having, at, method, with_earlier))
             told = [(row["task"], e, sd) for row, e, sd in errors if e is not None and math.isfinite(e)]
             lines.append(summary(f"{name}, at {at:.0%}", told, len(errors)))
+            if with_earlier:
+                lines.append(summary("of these, told to within 3%", sure(told), len(errors)))
             for row, e, sd in errors if at == 0.1 else ():
                 cell = "don't know" if e is None else f"{e:+.1%}" + (f" ± {Z80 * sd:.1%}" if sd else "")
                 by_task.setdefault(row["task"], {}).setdefault(name, []).append(cell)
@@ -211,7 +280,7 @@ def page(kept: Sequence[Row]) -> str:
     lines += ["| task | " + " | ".join(name for name, *_ in methods) + " |", "|---" * (len(methods) + 1) + "|"]
     for task, cells in by_task.items():
         lines.append(f"| {task} | " + " | ".join("; ".join(cells.get(name, [])) for name, *_ in methods) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *before_page()]) + "\n"
 
 
 def main() -> None:

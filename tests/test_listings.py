@@ -137,8 +137,10 @@ def test_d_digits_with_dropout(tmp_path):
         return plain(net, initial, in_order(x, y, 47, 32), F.cross_entropy, adam)
 
     wanted = program(found[2])
-    around = [program(nudged(found[2], seed)) for seed in range(3)]  # Adam makes much of a gradient that rounding alone makes
-    reach = max(float((p - q).detach().abs().max()) for other in around for p, q in zip(other[1], wanted[1], strict=True))
+    reach = 0.0  # Adam makes much of a gradient that rounding alone makes
+    for seed in range(3):
+        _, weights = program(nudged(found[2], seed))
+        reach = max(reach, *(float((p - q).detach().abs().max()) for p, q in zip(weights, wanted[1], strict=True)))
     assert reach < 5e-5
     same(found, wanted, atol=max(CLOSE["atol"], reach))
     assert all((b == 0).all() for b in found[2][1::2])  # Glorot's start, as Keras has it

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from danlu.planning import ensemble
+from danlu.planning import ends, ensemble
 from danlu.planning.curves import Values
 from danlu.planning.prediction import FINAL_LOSS, VALIDATION_LOSS, Z80, Prediction, predict, unknown
-from danlu.planning.seen import Earlier, ForkSeen, Seen
+from danlu.planning.seen import Earlier, ForkSeen, Seen, Setting
 from danlu.planning.worth import Lengths
 
 UNIT = "per target"
@@ -28,14 +28,8 @@ WEIGHTS = {"annealing": 0.4, "noise": 0.3, "family": 0.2, "bent": 0.1}
 DROP_SHARE, FLOOR = 0.22, 0.015
 """One standard deviation of the final log loss: this share of the drop still to come for each factor e of steps still to go,
 and never less than the floor."""
-EARLIER_SD, LEAD_SHARE = 0.012, 0.35
-"""The same where earlier runs say where it ends, to which this share of the lead over them is added."""
-AT_PLAN_SD = 0.02
-"""The same at plan time, when nothing of the run is known."""
-EARLIER_SPREAD = 0.05
-"""Spread of the leads among earlier runs, in log loss, at which half of the lead that their ends say lasts is believed."""
-ALIKE = 0.3
-"""An earlier run counts when its log loss at the same share of its length is no further from this one's."""
+AGREE = 2.0
+"""Standard deviations of their difference, beyond which the laws do not hold and earlier runs alone are believed."""
 SURE = 0.10
 """Half-width of the 80% interval up to which a length is recommended."""
 TOO_WIDE, TOO_WIDE_YOUNG, YOUNG = 0.20, 0.15, 200
@@ -90,8 +84,8 @@ def forecast(seen: Seen) -> Forecast:
     mean, sd, by = combined(math.log(points.cooled[-1]), laws, seen)
     evidence = evidence_of(seen, laws)
     if sd * Z80 > (TOO_WIDE if step >= YOUNG else TOO_WIDE_YOUNG):
-        ends = f"{math.exp(mean - Z80 * sd):.3g} and {math.exp(mean + Z80 * sd):.3g}"
-        return untold(step, f"the run is too young: its loss falls so fast that it may end between {ends}", evidence)
+        between = f"{math.exp(mean - Z80 * sd):.3g} and {math.exp(mean + Z80 * sd):.3g}"
+        return untold(step, f"the run is too young: its loss falls so fast that it may end between {between}", evidence)
     found = predict(FINAL_LOSS, whole_ratio(seen) * math.exp(mean), UNIT, told(seen, by), by, factor=math.exp(sd))
     last = predict(VALIDATION_LOSS, math.exp(mean), UNIT, told(seen, by), by, factor=math.exp(sd))
     if seen.repeats_much:
@@ -153,7 +147,7 @@ def copy_rates(seen: Seen, fork: ForkSeen) -> Values:
 
 def combined(now: float, laws: Mapping[str, float], seen: Seen) -> tuple[float, float, str]:
     """(log of the final loss, its standard deviation, the method): the laws' drops averaged; with earlier runs, both
-    averaged by inverse variance."""
+    averaged by inverse variance where they agree."""
     drops = np.array([now - laws[name] for name in WEIGHTS])
     weights = np.array(list(WEIGHTS.values()))
     drop = float(weights @ drops)
@@ -165,37 +159,28 @@ def combined(now: float, laws: Mapping[str, float], seen: Seen) -> tuple[float, 
     mean = now - drop
     if not seen.earlier:
         return mean, sd, "forecast: laws"
-    other, other_sd = from_earlier(math.log(seen.forks[-1].before or math.nan), seen.earlier)
-    if why_young(seen) or seen.repeats_much:
+    before = seen.forks[-1].before
+    other, other_sd = ends.expected(seen.setting, seen.earlier, math.log(before) if before else None)
+    apart = abs(mean - other) > AGREE * math.hypot(sd, other_sd)
+    if apart or why_young(seen) or seen.repeats_much:
         return other, other_sd, "forecast: earlier runs"
     share = sd**2 / (sd**2 + other_sd**2)
     return (1 - share) * mean + share * other, math.sqrt(share) * other_sd, "forecast: laws and earlier runs"
 
 
-def from_earlier(now: float, earlier: Sequence[Earlier]) -> tuple[float, float]:
-    """(log of the final loss, its standard deviation) from where runs of the same model on the same data ended: their mean,
-    moved by what of this run's lead over them lasts, a slope between 0 and 1 that is fitted and shrunk (ridge regression:
-    Hoerl & Kennard 1970)."""
-    x, y = np.array([run.now for run in earlier]), np.array([run.end for run in earlier])
-    dx, dy = x - x.mean(), y - y.mean()
-    slope = min(1.0, max(0.0, float(dx @ dy) / (float(dx @ dx) + EARLIER_SPREAD**2)))
-    lead = now - float(x.mean())
-    rest = dy - slope * dx
-    scatter = math.sqrt(float(rest @ rest) / max(1, len(rest) - 1)) if len(rest) > 1 else EARLIER_SD
-    return float(y.mean()) + slope * lead, math.hypot(max(scatter, EARLIER_SD), LEAD_SHARE * lead)
-
-
-def expected_at_plan(earlier: Sequence[Earlier]) -> list[Prediction]:
-    """Before the run, from where runs of the same model on the same data ended: their geometric mean, with the spread of a
-    further one (standard deviation times sqrt(1 + 1/n), at least AT_PLAN_SD). Nothing without any."""
+def expected_at_plan(at: Setting, earlier: Sequence[Earlier]) -> list[Prediction]:
+    """Before the run, from where runs of the same model on the same data ended (planning/ends.py); nothing without any."""
     if not earlier:
         return []
-    ends = np.array([run.end for run in earlier])
-    scatter = float(ends.std(ddof=1)) if len(ends) > 1 else 0.0
-    factor = math.exp(max(AT_PLAN_SD, scatter) * math.sqrt(1 + 1 / len(ends)))
-    why = f"{len(ends)} earlier run{'s' * (len(ends) > 1)} of the same model, data and length ended there"
-    value = math.exp(float(ends.mean()))
-    return [predict(n, value, UNIT, why, "earlier runs", factor=factor) for n in (FINAL_LOSS, VALIDATION_LOSS)]
+    mean, sd = ends.expected(at, earlier)
+    why = f"{len(earlier)} earlier run{'s' * (len(earlier) > 1)} of the same model, data and length, by rate and batch"
+    if sd * Z80 > TOO_WIDE:
+        why = (
+            f"{why}, say only that it ends between {math.exp(mean - Z80 * sd):.3g} and {math.exp(mean + Z80 * sd):.3g}"
+        )
+        return [unknown(name, UNIT, why, "earlier runs") for name in (FINAL_LOSS, VALIDATION_LOSS)]
+    told = math.exp(mean), UNIT, why, "earlier runs"
+    return [predict(name, *told, factor=math.exp(sd)) for name in (FINAL_LOSS, VALIDATION_LOSS)]
 
 
 def whole_ratio(seen: Seen) -> float:

@@ -41,30 +41,45 @@ class ForkSeen:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What runs of one model on one data set differ in."""
+
+    rule: str
+    """Update rule: rates of different ones are no numbers of one kind."""
+    lr: float
+    """Peak rate."""
+    batch: int
+
+
+@dataclass(frozen=True)
 class Earlier:
     """A finished run of the same model on the same data."""
 
     name: str
+    setting: Setting
     now: float
     """Log of its loss at the share of its length at which the forecast is made."""
     end: float
     """Log of its best loss."""
 
     @classmethod
-    def of(cls, name: str, looks: Sequence[tuple[int, float]], n_steps: int, share: float) -> Earlier | None:
+    def of(
+        cls, name: str, setting: Setting, looks: Sequence[tuple[int, float]], n_steps: int, share: float
+    ) -> Earlier | None:
         """From a finished run's looks (step, loss); its loss at a share of its length is interpolated in log-log. None
         where it did not look early enough, or a loss is not positive."""
         good = [(step / n_steps, math.log(loss)) for step, loss in looks if loss > 0]
         if not good or not good[0][0] <= share < good[-1][0]:
             return None
         at, logs = (np.array(part) for part in zip(*good, strict=True))
-        return cls(name, float(np.interp(math.log(share), np.log(at), logs)), float(logs.min()))
+        return cls(name, setting, float(np.interp(math.log(share), np.log(at), logs)), float(logs.min()))
 
 
 @dataclass(frozen=True)
 class Seen:
     """What a run has shown so far."""
 
+    setting: Setting
     rates: Sequence[float]
     """Of every update of the whole run, as a share of the peak."""
     losses: Sequence[float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from danlu.base.contracts import DataCard
 from danlu.base.errors import DanluError
@@ -10,7 +11,7 @@ from danlu.base.runfolder import MetricsLog, RunFolder, read_json
 from danlu.planning.choices import Choices
 from danlu.planning.length import expected_at_plan
 from danlu.planning.prediction import Prediction
-from danlu.planning.seen import Earlier
+from danlu.planning.seen import Earlier, Setting
 from danlu.recipe import Recipe
 
 MOST = 50
@@ -39,7 +40,14 @@ def earlier_runs(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCar
 
 def expected_loss(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) -> list[Prediction]:
     """What they say before this run begins; nothing without any."""
-    return expected_at_plan(list(earlier_runs(recipe, run, choices, card, KNOWN_SHARE)))
+    earlier = list(earlier_runs(recipe, run, choices, card, KNOWN_SHARE))
+    return expected_at_plan(setting_of(recipe, choices), earlier)
+
+
+def setting_of(recipe: Recipe, choices: Choices) -> Setting:
+    """What tells a run from others of its model and data."""
+    optimizer: Any = recipe.optimizer
+    return Setting(optimizer.kind, choices.optimizer["lr"], choices.batch)
 
 
 def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: DataCard, share: float) -> Earlier | None:
@@ -63,4 +71,5 @@ def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: Data
         return None
     forks = read_json(other.train / "forks.json") if (other.train / "forks.json").is_file() else []
     before = [(fork["step"], fork["before"]) for fork in forks if fork["before"] is not None]
-    return Earlier.of(other.path.name, sorted({*before, *looks}), theirs_choices.n_steps, share)
+    setting = setting_of(theirs, theirs_choices)
+    return Earlier.of(other.path.name, setting, sorted({*before, *looks}), theirs_choices.n_steps, share)

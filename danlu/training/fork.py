@@ -26,7 +26,7 @@ from danlu.planning.hardware import Machine
 from danlu.planning.length import forecast
 from danlu.planning.seen import ForkSeen, Seen
 from danlu.recipe import Recipe
-from danlu.training.earlier import earlier_runs
+from danlu.training.earlier import earlier_runs, setting_of
 from danlu.training.guards import Verdict
 from danlu.training.state import Average, kept
 from danlu.training.update import Clock, Parts
@@ -176,6 +176,7 @@ def predict(recipe: Recipe, run: RunFolder, choices: Choices, card: DataCard) ->
     model: Any = recipe.model
     train = card.splits["train"]
     seen = Seen(
+        setting=setting_of(recipe, choices),
         rates=tuple(schedule.lr_at(step, choices.n_steps, 1.0) for step in range(choices.n_steps)),
         losses=tuple(row["loss"] for row in rows),
         forks=tuple(ForkSeen(**entry) for entry in read_json(run.train / "forks.json")),

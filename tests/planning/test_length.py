@@ -8,11 +8,12 @@ import pytest
 from danlu.optim import SCHEDULES
 from danlu.planning import ensemble, length
 from danlu.planning.forks import forks_until
-from danlu.planning.length import expected_at_plan, forecast, from_earlier
-from danlu.planning.seen import Earlier, ForkSeen, Seen
+from danlu.planning.length import expected_at_plan, forecast
+from danlu.planning.seen import Earlier, ForkSeen, Seen, Setting
 from danlu.planning.worth import Lengths
 
 N = 20_000
+SETTING = Setting("adamw", 1e-3, 32)
 
 
 def law(n, floor=2.0, b=0.35, scale=20.0):
@@ -28,7 +29,7 @@ def made(loss=law, n_steps=N, gain=0.04, noise=0.02, seed=0, per_pass=10**9, sta
     shown = planned[-1][0]
     losses = np.minimum(start, loss(np.arange(1, shown + 1)) * math.exp(gain)) * np.exp(noise * rng.normal(size=shown))
     seen = [ForkSeen(s, k, float(loss(s + k)), 0.0, 1.0, float(loss(s)) * math.exp(gain)) for s, k in planned]
-    return Seen(rates, tuple(losses), tuple(seen), 1000, per_pass * 1000, 0.1, earlier)
+    return Seen(SETTING, rates, tuple(losses), tuple(seen), 1000, per_pass * 1000, 0.1, earlier)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_what_cannot_be_told_is_not(seen, said):
 def test_a_copy_that_diverged_says_so():
     seen = made()
     forks = (seen.forks[0], ForkSeen(1800, 200, None, 0.0, 1.0))
-    assert "a cooled copy diverged" in forecast(Seen(seen.rates, seen.losses, forks, 1, 10**9)).sentence
+    assert "a cooled copy diverged" in forecast(Seen(SETTING, seen.rates, seen.losses, forks, 1, 10**9)).sentence
 
 
 def test_repeated_data_are_worth_less():
@@ -113,42 +114,44 @@ def test_repeated_data_are_worth_less():
 
 
 def test_earlier_runs_say_where_it_ends():
-    """Ends that follow the leads exactly: the slope is found; the mean end where there is no spread."""
-    runs = [Earlier(str(i), 1.0 + 0.2 * i, 0.5 + 0.1 * i) for i in range(4)]
-    mean, sd = from_earlier(1.3, runs)
-    assert mean == pytest.approx(0.65, abs=0.01)
-    assert sd >= length.EARLIER_SD
-    assert from_earlier(1.0, [Earlier("a", 1.0, 0.4)]) == (0.4, length.EARLIER_SD)
+    """Of a run that is too young for any law, and of one whose laws say something else."""
     young = made(lambda n: 30 * np.asarray(n, float) ** -0.9)
     now = math.log(young.forks[-1].before)
-    alike = tuple(Earlier(str(i), now + 0.01 * i, math.log(0.2) + 0.01 * i) for i in (-1, 0, 1))
-    found = forecast(Seen(young.rates, young.losses, young.forks, 1000, 10**12, 0.1, alike))
+    alike = tuple(Earlier(str(i), SETTING, now + 0.01 * i, math.log(0.2) + 0.01 * i) for i in (-1, 0, 1))
+    found = forecast(Seen(SETTING, young.rates, young.losses, young.forks, 1000, 10**12, 0.1, alike))
     assert found.predictions[0].value == pytest.approx(0.2, rel=0.05)
     assert len(found.evidence["earlier"]) == 3
+    lawful = made()
+    now = math.log(lawful.forks[-1].before)
+    for end, by in ((0.5, "earlier runs"), (math.log(law(N)), "laws and earlier runs")):
+        alike = tuple(Earlier(str(i), SETTING, now, end + 0.01 * i) for i in (-1, 0, 1))
+        told = forecast(made(earlier=alike)).predictions[0]
+        assert told.origin == f"forecast: {by}"
+        assert math.log(told.value) == pytest.approx(end, abs=0.02)
 
 
 def test_a_look_of_an_earlier_run_is_taken_at_the_same_share():
-    run = Earlier.of("a", [(10, 4.0), (20, 2.0), (100, 1.0)], 100, math.sqrt(0.1 * 0.2))
+    run = Earlier.of("a", SETTING, [(10, 4.0), (20, 2.0), (100, 1.0)], 100, math.sqrt(0.1 * 0.2))
     assert run.now == pytest.approx(math.log(math.sqrt(8)))
     assert run.end == 0.0
-    assert Earlier.of("a", [(50, 4.0), (100, 1.0)], 100, 0.1) is None
+    assert Earlier.of("a", SETTING, [(50, 4.0), (100, 1.0)], 100, 0.1) is None
 
 
 def test_the_part_that_looks_see_is_carried_to_the_whole_split():
     seen = made()
     last = seen.forks[-1]
     forks = (seen.forks[0], ForkSeen(last.step, last.n_cool, last.loss, 0.0, 1.0, last.before, 1.1 * last.loss))
-    found = forecast(Seen(seen.rates, seen.losses, forks, 1000, 10**12))
+    found = forecast(Seen(SETTING, seen.rates, seen.losses, forks, 1000, 10**12))
     assert found.predictions[0].value == pytest.approx(1.1 * found.predictions[1].value)
 
 
-def test_before_the_run_earlier_runs_give_their_mean_and_spread():
-    assert expected_at_plan([]) == []
-    runs = [Earlier(str(i), 0.0, end) for i, end in enumerate((0.9, 1.0, 1.1))]
-    final, last = expected_at_plan(runs)
+def test_before_the_run_earlier_runs_say_where_it_will_end():
+    assert expected_at_plan(SETTING, []) == []
+    runs = [Earlier(str(i), SETTING, 0.0, end) for i, end in enumerate((0.99, 1.0, 1.01))]
+    final, last = expected_at_plan(SETTING, runs)
     assert (final.name, last.name) == ("final_loss", "validation_loss")
-    assert final.value == pytest.approx(math.e)
-    assert math.log(final.high80 / final.value) == pytest.approx(1.2816 * 0.1 * math.sqrt(4 / 3), rel=1e-3)
-    assert math.log(expected_at_plan(runs[:1])[0].high95 / math.exp(0.9)) == pytest.approx(
-        1.96 * 0.02 * math.sqrt(2), rel=1e-3
-    )
+    assert final.value == pytest.approx(math.e, rel=1e-3)
+    assert "3 earlier runs" in final.why
+    unlike = expected_at_plan(Setting("adamw", 1.0, 1), [Earlier("a", Setting("adamw", 1e-4, 512), 0.0, 1.0)])
+    assert not unlike[0].is_known
+    assert "say only that it ends between" in unlike[0].why

@@ -29,9 +29,7 @@ def told(recipe, run):
 
 def test_a_finished_run_of_the_same_kind_tells_its_losses(tiny_run):
     _, first = trained(tiny_run, "first")
-    recipe, run = tiny_run(
-        "second", choices={"n_steps": 30, "evaluate_every": 3, "optimizer": {"lr": 1e-3}}, **SECTIONS
-    )
+    recipe, run = tiny_run("second", choices={"n_steps": 30, "evaluate_every": 3}, **SECTIONS)
     (found,) = told(recipe, run)
     rows = [json.loads(line) for line in (first.train / "metrics.jsonl").read_text().splitlines()]
     looks = {row["step"]: row["validation"]["loss"] for row in rows if "validation" in row}
@@ -39,7 +37,10 @@ def test_a_finished_run_of_the_same_kind_tells_its_losses(tiny_run):
     assert found.end == pytest.approx(math.log(min(looks.values())))
     assert found.now == pytest.approx(math.log(looks[6]))
     card = DataCard(**read_json(run.data / "card.json"))
-    assert expected_loss(recipe, run, Choices.read(run), card)[0].value == pytest.approx(min(looks.values()))
+    choices = Choices.read(run)
+    assert expected_loss(recipe, run, choices, card)[0].value == pytest.approx(min(looks.values()))
+    far = choices.model_copy(update={"optimizer": {"lr": 1e-4}})
+    assert not expected_loss(recipe, run, far, card)[0].is_known
 
 
 def test_others_do_not_count_and_broken_ones_do_no_harm(tiny_run):
