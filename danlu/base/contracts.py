@@ -185,6 +185,8 @@ class StepReport:
     """{"blocks.0.attention": {"grad_norm": .., "update_ratio": .., "dead_frac": ..}} when it was measured."""
     gradient_noise: Mapping[str, Mapping[str, float]] | None = None
     """{"plain": {"noise": .., "signal": ..}, "adaptive": ..} when it was measured: planning/noise_scale.py."""
+    n_steps: int = 0
+    """Updates of the whole run, as far as that is known now."""
     events: tuple[str, ...] = ()
     """Sentences: a skipped update, a loss spike, a vanishing gradient, a new best, a checkpoint."""
 

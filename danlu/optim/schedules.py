@@ -121,6 +121,10 @@ class Constant(ScheduleSettings):
         """All of them."""
         return n_steps
 
+    def cooled(self, y: float) -> float:
+        """1: nothing cools down."""
+        return 1.0
+
     def share(self, done: int, n_steps: int) -> float:
         """1."""
         return 1.0
@@ -299,5 +303,8 @@ class WarmupStableDecay(ScheduleSettings):
         into = done + n_warmup - (n_steps - n_decay)
         if into <= 0:
             return 1.0
-        y = into / n_decay
+        return self.cooled(into / n_decay)
+
+    def cooled(self, y: float) -> float:
+        """Share of the peak when the share y of the cooldown is done."""
         return self.floor + (1 - self.floor) * (1 - (math.sqrt(y) if self.shape == "sqrt" else y))

@@ -15,6 +15,7 @@ from danlu.base.units import Length
 from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, layouts, priors
 from danlu.planning.choices import Choices
+from danlu.planning.duration import in_time
 from danlu.planning.hardware import Machine, Rate
 from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, Plan
@@ -99,9 +100,11 @@ class Draft:
     def expect_time(self, choices: Choices, step_s: float) -> None:
         """What follows from a few timed steps, and what does not."""
         told = f"{choices.n_steps} steps of {1e3 * step_s:.3g} ms each, as timed; looks and checkpoints are not counted"
+        whole = predict(TRAIN_S, choices.n_steps * step_s, "s", told, "timing", factor=TIME_FACTOR)
+        limit_s = choices.time_limit_s
         self.predictions += [
             predict(STEP_S, step_s, "s", "median of a few timed steps", "timing", factor=TIME_FACTOR),
-            predict(TRAIN_S, choices.n_steps * step_s, "s", told, "timing", factor=TIME_FACTOR),
+            whole if limit_s is None else in_time(whole, limit_s, 0.0, self.is_paced(choices)),
             self.expected_steps(choices),
             unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
         ]
@@ -109,7 +112,7 @@ class Draft:
     def expect_rehearsed(self, choices: Choices, bench: Bench) -> None:
         """What follows from rehearsals of the chosen layout, and what does not."""
         self.predictions += [
-            *layouts.expected(choices, bench, self.machine.n_cores),
+            *layouts.expected(choices, bench, self.machine.n_cores, self.is_paced(choices)),
             self.expected_steps(choices),
             unknown(VALIDATION_LOSS, "per target", "nothing was trained that says where the loss will end"),
         ]
@@ -120,16 +123,19 @@ class Draft:
         self.predictions = [p for p in self.predictions if p.name not in names] + list(found)
 
     def expected_steps(self, choices: Choices) -> Prediction:
-        """Updates: certain, or never more than planned and fewer where a machine that slows down meets the time limit."""
+        """Updates: certain, or as many as the time allows, and never more than planned where the schedule fixes them."""
         train, n = self.recipe.train, choices.n_steps
         if any(word != "none" for word in (train.patience, train.target, train.plateau)):
             return unknown(N_STEPS, "steps", f"it may stop before step {n:,} by train.patience, target or plateau")
         if choices.time_limit_s is None:
             return predict(N_STEPS, n, "steps", "train.length in steps", "counted", sd=0.0)
-        slow = predict(
-            N_STEPS, n, "steps", "what fits the time, unless the machine slows down", "timing", factor=TIME_FACTOR
-        )
-        return replace(slow, high80=float(n), high95=float(n))
+        told = predict(N_STEPS, n, "steps", "what fits the time at the pace measured", "timing", factor=TIME_FACTOR)
+        return told if self.is_paced(choices) else replace(told, high80=float(n), high95=float(n))
+
+    def is_paced(self, choices: Choices) -> bool:
+        """Whether the time decides when the cool-down begins (training/pace.py)."""
+        schedule: Any = self.recipe.schedule
+        return choices.time_limit_s is not None and schedule.stable_until(choices.n_steps) is not None
 
     def plan(self, choices: Choices, facts: Mapping[str, float]) -> Plan:
         """What plan.json is to hold."""

@@ -10,16 +10,19 @@ a machine that is disturbed now may be more or less so later.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from danlu.planning.choices import Choices
 from danlu.planning.footprint import Rehearsal, spread
+from danlu.planning.prediction import Prediction
 
 MODEL_SD = 0.03
 """Of a quiet machine: error of the sum itself; a guess that scorecards correct."""
 BUSY_SD = 0.4
 """Of a machine that others use wholly; in proportion to their share."""
+BOUNDS, SHARES = ("low95", "low80", "high80", "high95"), (0.985, 0.93, 0.96, 1.0, 1.01)
+"""Bounds of a prediction; the value and these as shares of a time budget that the run's pace was cut to."""
 BEST_SHARE = 0.7
 """Of the looks during a run, how many find a new best and so save a checkpoint: losses fall, with noise at the end."""
 
@@ -71,6 +74,17 @@ def whole_run(choices: Choices, found: Rehearsal, n_cores: int) -> Duration:
         found.startup_s, steps_s, n_watched * found.watch_s, n_looks * look_s, n_saves * (found.stall_s + beside_s),
         found.closing_s, forks_s, factor,
     )  # fmt: skip
+
+
+def in_time(whole: Prediction, limit_s: float, beside_s: float, is_paced: bool) -> Prediction:
+    """Seconds of a training that a time budget ends, and what is not counted in it: never more; where the time decides the
+    number of steps (training/pace.py), close to it."""
+    if not is_paced:
+        ends = {name: min(getattr(whole, name), beside_s + limit_s) for name in ("value", *BOUNDS)}
+        return replace(whole, **ends)
+    ends = {name: beside_s + share * limit_s for name, share in zip(("value", *BOUNDS), SHARES, strict=True)}
+    why = f"the time budget of {limit_s:g} s, and {beside_s:.2g} s before and after it"
+    return replace(whole, **ends, why=why, origin="time budget")
 
 
 def step_factor(found: Rehearsal) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from danlu.base.errors import UserError
 from danlu.planning.choices import Choices
-from danlu.planning.duration import Duration, step_factor, whole_run
+from danlu.planning.duration import Duration, in_time, step_factor, whole_run
 from danlu.planning.footprint import FAR_SLACK, SLACK, Line, Rehearsal, fit, upper
 from danlu.planning.prediction import PEAK_BYTES, STEP_S, TRAIN_S, Prediction, predict
 
@@ -151,8 +151,9 @@ def halves(n: int) -> list[int]:
     return found
 
 
-def expected(choices: Choices, bench: Bench, n_cores: int) -> Iterator[Prediction]:
-    """A step, the whole training and its peak memory, from the chosen layout's rehearsal."""
+def expected(choices: Choices, bench: Bench, n_cores: int, is_paced: bool = False) -> Iterator[Prediction]:
+    """A step, the whole training and its peak memory, from the chosen layout's rehearsal; `is_paced`: the time decides where it
+    ends."""
     found = bench.whole(choices)
     n = len(found.steps)
     busy = f", while others used {found.busy:.0%} of the machine" if found.busy > 0.05 else ""
@@ -161,9 +162,11 @@ def expected(choices: Choices, bench: Bench, n_cores: int) -> Iterator[Predictio
         STEP_S, found.step_s, "s", f"median of {n} steps of a rehearsal{busy}", origin, factor=step_factor(found)
     )
     duration: Duration = whole_run(choices, found, n_cores)
-    yield predict(
+    whole = predict(
         TRAIN_S, duration.total, "s", f"{duration}; each part as rehearsed{busy}", origin, factor=duration.factor
     )
+    beside_s, limit_s = duration.startup + duration.closing, choices.time_limit_s
+    yield whole if limit_s is None else in_time(whole, limit_s, beside_s, is_paced)
     n_samples = choices.n_steps * choices.batch
     own = found.own_bytes + (found.state_bytes if choices.forks else 0)
     peak = found.process_bytes(own, n_samples)

@@ -33,9 +33,8 @@ Judge = Callable[[float, float], Verdict]
 def train(recipe: Recipe, run: RunFolder, progress: Progress) -> StepReport | None:
     """Train to the end of the plan, or on from the newest good checkpoint; the last report (None: was finished)."""
     last = None
-    n_steps = Choices.read(run).n_steps
     for last in train_steps(recipe, run):
-        progress(described(last), last.step, n_steps)
+        progress(described(last), last.step, last.n_steps)
     return last
 
 

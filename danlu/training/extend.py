@@ -20,7 +20,7 @@ from danlu.base.errors import UserError
 from danlu.base.runfolder import MetricsLog, RunFolder, SampleLog, fingerprint, read_json, write_json, write_text
 from danlu.base.units import Length, parse_length
 from danlu.data.samples import SampleSource
-from danlu.parallel.checkpoint import CheckpointWriter, Snapshot, load, steps_in
+from danlu.parallel.checkpoint import CheckpointWriter, Snapshot, load, load_newest, steps_in
 from danlu.parallel.checkpoint_files import folder_name
 from danlu.planning.choices import Choices
 from danlu.recipe import Recipe
@@ -52,6 +52,8 @@ def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices) -> tuple
     """(step, snapshot) of the newest checkpoint that a longer run would have passed through too; UserError without one."""
     schedule: Any = recipe.schedule
     end = schedule.stable_until(choices.n_steps)
+    if end is not None and choices.time_limit_s is not None:
+        end = cooled_from(run) or end
     if end is None:
         raise UserError(
             f"{run.path}: schedule.kind",
@@ -66,6 +68,12 @@ def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices) -> tuple
             fix="train anew with the longer length (checkpoint.save_every must not be \"never\")",
         )  # fmt: skip
     return found, load(run.checkpoints / folder_name(found))
+
+
+def cooled_from(run: RunFolder) -> int:
+    """The step at which a time budget let the cool-down begin (training/pace.py); 0 where it did not."""
+    newest, _ = load_newest(run.checkpoints)
+    return int(newest.state["position"].get("cools_from", 0)) if newest else 0
 
 
 def wanted_length(text: str) -> Length:
@@ -130,7 +138,7 @@ def fill(recipe: Recipe, run: RunFolder, old: RunFolder, choices: Choices, saved
     SampleLog(run.train / "sample_ids.bin", choices.batch).truncate_after(saved.step)
     copy_stage(old, run, "prepare")
     state = saved.state | {"fingerprints": saved.state["fingerprints"] | {"plan": fingerprint(body)}}
-    state["position"] = state["position"] | {"finished": ""}
+    state["position"] = state["position"] | {"finished": "", "n_steps": 0, "cools_from": 0}
     writer = CheckpointWriter(run.checkpoints, asynchronous=False)
     writer.save(dataclasses.replace(saved, state=state))
     writer.close()

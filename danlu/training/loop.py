@@ -28,6 +28,7 @@ from danlu.training.alarm import Alarm
 from danlu.training.fork import Forked, ForkLog, TrainStep, predict, whole_look
 from danlu.training.gradient_noise import NoiseMeter, logged
 from danlu.training.guards import Guard, Stopper, Verdict
+from danlu.training.pace import Pace
 from danlu.training.process import Heap
 from danlu.training.signals import Watch
 from danlu.training.start import start_from
@@ -57,8 +58,9 @@ class Loop:
         self.metrics = MetricsLog(run.train / "metrics.jsonl")
         self.samples = SampleLog(run.train / "sample_ids.bin", self.choices.batch)
         self.forks = ForkLog(run, self.choices)
-        keep, self.stable_end = recipe.checkpoint, stable_end(recipe, self.choices)
-        self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs, self.stable_end)
+        self.pace, keep = Pace(recipe.schedule, self.choices, self.state), recipe.checkpoint
+        self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs)
+        self.look_s = 0.0
         self.events: list[str] = []
         self.saving_s = 0.0
         """Seconds that the last checkpoint held training up."""
@@ -76,6 +78,7 @@ class Loop:
                 self.average = Average(self.parts.model, self.choices.ema)
         if not self.state.position.step or run.committed(run.plan) is None:
             run.commit(run.plan, self.state.position.step)
+        self.writer.pinned = self.pace.stable_end
         self.usage.start(self.state.position)
         self.started = self.saved_at = time.perf_counter()
         self.elapsed_before = self.state.position.elapsed_s
@@ -157,8 +160,7 @@ class Loop:
 
     def lr(self) -> float:
         """The learning rate of the coming step."""
-        schedule: Any = self.recipe.schedule
-        return float(schedule.lr_at(self.state.position.step, self.choices.n_steps, self.choices.optimizer["lr"]))
+        return self.pace.lr()
 
     def watch(self) -> Watch | None:
         """The watch over the coming step, when it is its turn; with more than one micro-batch also of gradient noise."""
@@ -207,11 +209,14 @@ class Loop:
         validation, is_best = self.evaluate_now(clock)
         clock.spent["checkpoint"], self.saving_s = self.saving_s, 0.0
         position.elapsed_s = self.elapsed_s()
-        position.finished = position.finished or self.why_finish(clock)
+        reserve_s = self.look_s + self.writer_reserve_s()
+        self.events += [said] if (said := self.pace.see(reserve_s)) else []
+        self.writer.pinned = self.pace.stable_end
+        position.finished = position.finished or self.why_finish(reserve_s + 2 * clock.work_s)
         report = StepReport(
             step=position.step, loss=loss, lr=lr, grad_norm=math.hypot(*norms.values()), n_targets=n_targets,
             elapsed_s=position.elapsed_s, times=clock.spent, validation=validation, layers=layers,
-            gradient_noise=logged(meter.samples()) if meter else None,
+            gradient_noise=logged(meter.samples()) if meter else None, n_steps=max(position.step, self.pace.n_steps),
             events=(*self.events, *self.writer.events()),
         )  # fmt: skip
         self.events = []
@@ -249,7 +254,7 @@ class Loop:
     def evaluate_now(self, clock: Clock) -> tuple[dict[str, float] | None, bool]:
         """A look at the validation split when it is due: (scores, whether they are the best so far)."""
         step, every = self.state.position.step, self.choices.evaluate_every
-        if every is None or isinstance(self.validation, Blind) or (step % every and step != self.choices.n_steps):
+        if every is None or isinstance(self.validation, Blind) or (step % every and step != self.pace.n_steps):
             return None, False
         if self.average is not None:
             self.average.swap()
@@ -261,16 +266,17 @@ class Loop:
         if self.alarm is not None and self.average is None:
             self.alarm.validated(step, scores["loss"])
         clock.mark("evaluate")
+        self.look_s = clock.spent["evaluate"]
         return scores, is_best
 
-    def why_finish(self, clock: Clock) -> str:
-        """The reason to end here, or ""."""
+    def why_finish(self, reserve_s: float) -> str:
+        """The reason to end here, or ""; `reserve_s` is kept of a time budget."""
         position, limit = self.state.position, self.choices.time_limit_s
-        if position.step >= self.choices.n_steps:
-            return f"all {self.choices.n_steps} steps are done"
-        reserve = 2.0 * sum(clock.spent.values()) + self.writer_reserve_s()
-        if limit is not None and position.elapsed_s + reserve > limit:
-            return f"the time budget of {limit:g} s is used up at step {position.step} of {self.choices.n_steps}"
+        if self.pace.is_over:
+            within = f" that the time budget of {limit:g} s allowed" if position.n_steps else ""
+            return f"all {position.step} steps{within} are done"
+        if limit is not None and position.elapsed_s + reserve_s > limit:
+            return f"the time budget of {limit:g} s is used up at step {position.step} of {self.pace.n_steps}"
         return ""
 
     def writer_reserve_s(self) -> float:
@@ -281,7 +287,7 @@ class Loop:
         """Write a checkpoint when steps, time, a new best or the end ask for one."""
         step = self.state.position.step
         by_step, by_time = self.choices.save_every_steps, self.choices.save_every_s
-        due = step == self.stable_end or (by_step is not None and step % by_step == 0)
+        due = step == self.pace.stable_end or (by_step is not None and step % by_step == 0)
         due = due or (by_time is not None and time.perf_counter() - self.saved_at > by_time)
         never = by_step is None and by_time is None
         if self.state.position.finished:
@@ -329,13 +335,6 @@ class Loop:
             f"rolled back to step {self.state.position.step}: {said[-1]}; the batches since are passed over"
         ]
         return report
-
-
-def stable_end(recipe: Recipe, choices: Choices) -> int | None:
-    """The step whose checkpoint is kept for a longer run to go on from (training/extend.py): where the cool-down
-    begins. None where the schedule has no stable phase, or the run has one name for it and its end."""
-    schedule: Any = recipe.schedule
-    return cast(int | None, schedule.stable_until(choices.n_steps))
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -34,6 +34,10 @@ class Position:
     """Why the run ended, or ""."""
     startup_s: float = 0.0
     """Seconds from opening to the first step, over all processes of this run."""
+    n_steps: int = 0
+    """Where the run ends, once a time budget has decided it (training/pace.py); 0 before."""
+    cools_from: int = 0
+    """The step at which it was decided."""
     peak_bytes: int = 0
     """Most memory in use, over all processes of this run; 0 where it cannot be told."""
 

@@ -42,6 +42,11 @@ class Clock:
         self.spent[part] = self.spent.get(part, 0.0) + now - self.last
         self.last = now
 
+    @property
+    def work_s(self) -> float:
+        """Seconds of the update alone: no look, no checkpoint."""
+        return sum(s for part, s in self.spent.items() if part not in ("evaluate", "checkpoint"))
+
 
 @torch.no_grad()
 def add_penalty(model: nn.Module, l2: float, l1: float = 0.0) -> float:

@@ -115,6 +115,17 @@ def test_a_busy_machine_widens_the_interval():
     assert widths[1] > 1.2 * widths[0]
 
 
+def test_a_time_budget_bounds_what_is_predicted():
+    found, bench = choices(time_limit_s=8.0), Bench(Machine(50 * MB, MB))
+    bench.of(choices(), is_whole=True)
+    for is_paced in (False, True):
+        whole = {p.name: p for p in expected(found, bench, 2, is_paced)}["train_s"]
+        beside = 1.0 + 0.05
+        assert whole.low80 <= whole.value <= whole.high80 <= 8.0 + beside
+        assert whole.value > 7.8 + beside
+        assert (whole.origin == "time budget") == is_paced
+
+
 def test_halves_end_with_one():
     assert halves(12) == [12, 6, 3, 2, 1]
     assert halves(1) == [1]

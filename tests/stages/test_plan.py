@@ -88,12 +88,17 @@ def test_a_time_becomes_steps_and_a_hard_limit(tiny_run):
 
 
 def test_steps_are_certain_capped_or_unknown(tiny_run):
-    def steps_of(**train):
-        _, _, choices, written, _ = planned(tiny_run, lambda c: 0.02, train={"batch": 8} | train)
-        return choices.n_steps, next(p for p in written["predictions"] if p["name"] == "n_steps")
+    def steps_of(schedule="wsd", **train):
+        sections = {"train": {"batch": 8} | train, "schedule": {"kind": schedule}}
+        _, _, choices, written, _ = planned(tiny_run, lambda c: 0.02, **sections)
+        told = {p["name"]: p for p in written["predictions"]}
+        assert train["length"] != "60 s" or told["train_s"]["high80"] <= 60
+        return choices.n_steps, told["n_steps"]
 
-    n, capped = steps_of(length="60 s")
+    n, capped = steps_of("cosine", length="60 s")
     assert capped["low80"] < capped["value"] == capped["high95"] == n
+    n, paced = steps_of(length="60 s")
+    assert paced["low80"] < paced["value"] == n < paced["high80"]
     _, open_end = steps_of(length="40 steps", patience=3)
     assert "value" not in open_end
     assert "patience" in open_end["why"]
