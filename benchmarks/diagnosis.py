@@ -99,6 +99,9 @@ def healthy() -> Iterator[Run]:
         yield Run(task, setting="long", n_steps=800)
         yield Run(task, setting="small batch", batch=1 / 8, lr=0.5)
         yield Run(task, setting="large batch", batch=4.0, n_steps=100, lr=1.5)
+        if task == "text":
+            yield Run(task, setting="larger batch", batch=16.0, lr=2.0)
+            yield Run(task, setting="larger batch muon", batch=16.0, recipe=(("optimizer.kind", "muon"),), lr=2.0)
         yield Run(task, setting="rate x3", lr=3.0)
         yield Run(task, setting="rate x0.3", lr=0.3)
         yield Run(task, setting="fine-tuned", lr=0.3, recipe=(("train.start_from", "PLAIN"),))

@@ -243,7 +243,9 @@ def decision_lines(decision: Decision, has_reasons: bool) -> list[str]:
     if decision.origin == "derived":
         return [f"{first}derived: {decision.why}"]
     first += decision.origin if decision.in_range else f"{decision.origin}, outside its range"
-    below = [decision.why, f"if wrong: {decision.if_wrong}" if decision.if_wrong else ""] if has_reasons else []
+    why, _, unmeasured = decision.why.partition(" Not measured: ")
+    why = f"not measured: {unmeasured} {why}" if unmeasured else why
+    below = [why, f"if wrong: {decision.if_wrong}" if decision.if_wrong else ""] if has_reasons else []
     return [first, *(f"    {line}" for line in below if line)]
 
 

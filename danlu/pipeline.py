@@ -313,19 +313,29 @@ def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
     verb = getattr(import_module(f"danlu.stages.{stage}"), stage)
     if stage == "report":
         return lambda recipe, folder, tell: verb(folder)
-    if stage == "plan":
-        return lambda recipe, folder, tell: verb(recipe, folder, tell, lab_of(recipe, folder))
-    return verb  # type: ignore[no-any-return]
+    return partial(planned, verb) if stage == "plan" else verb
 
 
-def lab_of(recipe: Recipe, folder: RunFolder) -> Lab:
-    """What plan measures with: train's stopwatch and its short runs."""
-    from danlu.planning import hardware
+def planned(plan: Callable[..., Any], recipe: Recipe, folder: RunFolder, tell: Progress) -> Any:
+    """Plan with train's stopwatch and its short runs; what was measured is kept until the plan is written."""
+    from danlu.planning import hardware, history
+    from danlu.planning.journal import Journal
     from danlu.stages import train
 
-    most = int(MEMORY_SHARE * hardware.look(recipe.train.device, recipe.train.threads).available_bytes)
-    bench = Bench(partial(train.rehearse, recipe, folder), most)
-    return Lab(bench.time_steps, partial(train.run_trial, recipe, folder), bench)
+    machine = hardware.look(recipe.train.device, recipe.train.threads)
+    about = [
+        recipe.model_dump(mode="json"),
+        read_json(folder.data / "card.json")["fingerprint"],
+        history.machine_key(machine),
+    ]
+    journal = Journal(folder.path / "planning.jsonl", about, tell)
+    bench = Bench(
+        journal.rehearse(partial(train.rehearse, recipe, folder)), int(MEMORY_SHARE * machine.available_bytes)
+    )
+    run_trial = journal.run_trial(partial(train.run_trial, recipe, folder))
+    choices = plan(recipe, folder, tell, Lab(bench.time_steps, run_trial, bench, journal))
+    journal.close()
+    return choices
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:

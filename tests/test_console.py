@@ -47,6 +47,20 @@ def test_one_screen_says_value_interval_origin_cost(planned, capsys):
         assert words in shown, words
 
 
+def test_why_nothing_was_measured_is_not_cut_off(planned):
+    law = Decision(
+        "optimizer.lr",
+        0.01,
+        "prior: step_law",
+        "numbers " * 30 + "Not measured: 0 s of plan.budget are left.",
+        "",
+        "",
+        True,
+    )
+    (line,) = [line for line in plan_lines(planned([law])) if "not measured" in line]
+    assert "not measured: 0 s of plan.budget are left. numbers" in line
+
+
 @pytest.mark.parametrize("n", [1, 5, 8, 12, 40, 200])
 @pytest.mark.parametrize("n_predicted", [0, 3, 30])
 def test_it_always_fits(planned, n, n_predicted):

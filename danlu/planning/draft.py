@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +15,8 @@ from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import hardware, layouts, priors
 from danlu.planning.choices import Choices
 from danlu.planning.duration import in_time
-from danlu.planning.hardware import Machine, Rate
+from danlu.planning.hardware import Machine, Precision, Rate
+from danlu.planning.journal import Journal
 from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, Plan
 from danlu.planning.prediction import N_STEPS, STEP_S, TRAIN_S, VALIDATION_LOSS, Prediction, predict, unknown
@@ -47,13 +47,24 @@ class Draft:
     """Seconds of a look at the validation split, where one was rehearsed."""
     fit: str = ""
     """What memory asked of the micro-batch, if anything."""
-    began: float = field(default_factory=time.perf_counter)
-    """When planning began, on the clock that only differences are taken of."""
+    journal: Journal = field(default_factory=Journal)
+    """What was measured before, and the clock."""
+    began: float = field(init=False)
+    """When planning began, on the journal's clock."""
+
+    def __post_init__(self) -> None:
+        self.began = self.journal.clock()
 
     @cached_property
     def limit(self) -> Rate:
         """Rate of matrix products, measured when first asked for."""
-        return hardware.matmul_rate(self.machine, "bf16" if self.machine.has_bf16 else "fp32", LIMIT_S)
+        precision: Precision = "bf16" if self.machine.has_bf16 else "fp32"
+        return self.journal.matmul_rate(lambda: hardware.matmul_rate(self.machine, precision, LIMIT_S))
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of planning so far, over all its processes."""
+        return self.journal.clock() - self.began
 
     @property
     def seed(self) -> int:
@@ -67,7 +78,7 @@ class Draft:
 
     def left_s(self, run_s: float, share: float = 1.0) -> float:
         """Seconds left of a share of plan.budget."""
-        return share * self.recipe.plan.budget.seconds(run_s) - (time.perf_counter() - self.began)
+        return self.journal.left_s(share * self.recipe.plan.budget.seconds(run_s) - self.spent_s)
 
     def look_share(self, look_s: float, run_s: float) -> float:
         """Share of a look's samples or tokens, so that one look takes LOOKS_SHARE of the run at most; 1 where the recipe says how
@@ -142,7 +153,7 @@ class Draft:
         body = choices.model_dump(mode="json")
         return Plan(
             self.decisions, self.predictions, body, self.machine, self.timings, facts,
-            planning_s=time.perf_counter() - self.began, fingerprint=fingerprint(body),
+            planning_s=self.spent_s, fingerprint=fingerprint(body),
         )  # fmt: skip
 
     @property

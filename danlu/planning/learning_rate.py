@@ -12,7 +12,6 @@ because a step of few samples takes nearly as long as one of more.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -153,13 +152,12 @@ class Measurement:
 
     def run(self, rate: float) -> None:
         """One more rate."""
-        began = time.perf_counter()
         p, optimizer = self.probe, {**self.choices.optimizer, "lr": rate}
         micro_batch = min(self.choices.micro_batch, p.batch)
         how = {"batch": p.batch, "micro_batch": micro_batch, "n_steps": p.n_steps, "optimizer": optimizer, "ema": None}
         outcome = self.run_trial(Trial(self.choices.model_copy(update=how), self.seed, is_scored=False))
         self.points.append(point(rate, outcome))
-        self.seconds += time.perf_counter() - began
+        self.seconds += outcome.seconds
 
     def spread(self, center: float, allowed_s: float) -> None:
         """One on each side of the center, then where the best is thought to be, while time is left for another."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,8 +30,9 @@ DEARER, AT_UPDATES, POWER, MOST_BATCH = 0.055, 800.0, 0.75, 4096
 """Twice the batch needs DEARER more samples for the same loss where AT_UPDATES updates are left, more by this power where fewer
 are: 5.5% and 9% at 800 and 400 updates (medians over five language models, each batch at its best rate: benchmarks/optimizers.md).
 Samples that a batch is doubled to at most."""
-COMPILE_S = 60.0
-"""What torch.compile is taken to cost before it was tried (3 to 100 s were seen)."""
+COMPILE_S, COMPILE_SHARE = 60.0, 0.5
+"""What torch.compile is taken to cost before it was tried (3 to 100 s were seen); share of plan.budget that must hold it, so that the
+rate can still be measured."""
 
 
 def first_choices(draft: Draft, shape: DecoderShape) -> Choices:
@@ -206,8 +206,8 @@ def fitted(draft: Draft, choices: Choices, bench: Bench | None) -> Choices:
 
 
 def deadline_of(draft: Draft, batch: int, step_s: float, share: float = TIMING_SHARE) -> float:
-    """When timing must end: its share of plan.budget. A machine's dials are tried before anything else."""
-    return time.monotonic() + draft.left_s(draft.run_s(batch, step_s), share)
+    """Seconds of planning after which timing must end: its share of plan.budget. A machine's dials are tried before anything else."""
+    return draft.spent_s + draft.left_s(draft.run_s(batch, step_s), share)
 
 
 def time_dial(
@@ -226,7 +226,7 @@ def time_dial(
     rows: list[dict[str, Any]] = [{"name": str(getattr(choices, dial)), "seconds": typical(best)}]
     untimed = []
     for option in options:
-        if time.monotonic() > deadline:
+        if draft.spent_s > deadline:
             untimed.append(str(option))
             continue
         trial = choices.model_copy(update={dial: option})
@@ -238,7 +238,8 @@ def time_dial(
     said = ", ".join(f"{row['name']} {1e3 * row['seconds']:.3g} ms" for row in rows)
     left = f"; not timed for want of plan.budget: {', '.join(untimed)}" if untimed else ""
     fit = f"; {draft.fit}" if dial == "micro_batch" and draft.fit else ""
-    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}{fit}", "measured")
+    origin = "measured" if len(rows) > 1 else "prior: not timed"
+    draft.derive(SETTINGS.get(dial, dial), getattr(choices, dial), f"a step takes: {said}{left}{fit}", origin)
     return choices, best
 
 
@@ -248,14 +249,14 @@ def try_compile(draft: Draft, choices: Choices, best_s: float, time_steps: TimeS
     if asked != "auto":
         return choices, best_s
     run_s = draft.run_s(choices.batch, best_s)
-    if run_s < 5 * COMPILE_S or draft.left_s(run_s) < COMPILE_S:
+    if run_s < 5 * COMPILE_S or draft.left_s(run_s, COMPILE_SHARE) < COMPILE_S:
         why = f"it starts in about {COMPILE_S:.0f} s, too long for a run of {run_s:.0f} s and its plan.budget"
         draft.derive("train.compile", False, why)
         return choices, best_s
     trial = choices.model_copy(update={"compile": True, "operations": "plain"})
-    began = time.monotonic()
+    began = draft.spent_s
     seconds = median(time_steps(trial, N_TIMED, AT_LEAST_S))
-    start_s = time.monotonic() - began
+    start_s = draft.spent_s - began
     draft.timings["compile"] = [{"name": "False", "seconds": best_s}, {"name": "True", "seconds": seconds}]
     pays = seconds * run_s / best_s + start_s < BETTER * run_s
     why = f"a step takes {1e3 * seconds:.3g} ms with it, {1e3 * best_s:.3g} ms without"

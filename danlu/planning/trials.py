@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from danlu.planning.choices import Choices
 from danlu.planning.layouts import Bench
+
+if TYPE_CHECKING:
+    from danlu.planning.journal import Journal
 
 N_BLOCKS = 32
 """Pieces of the validation split that are scored apart, for bootstraps and paired tests."""
@@ -94,3 +97,5 @@ class Lab:
     run_trial: RunTrial
     bench: Bench | None = None
     """Rehearsals in child processes; None: steps are timed here, and memory is not measured."""
+    journal: Journal | None = None
+    """What was measured before, where it is kept."""

@@ -20,6 +20,7 @@ from danlu.planning import hardware, ladder, learning_rate, priors
 from danlu.planning.choices import Choices
 from danlu.planning.draft import LOOKS_SHARE, Draft
 from danlu.planning.forks import with_forks
+from danlu.planning.journal import Journal
 from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
@@ -51,7 +52,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
         return plan_samples(recipe, run, card, progress, lab)
     proxy_of(recipe)
     machine = hardware.look(recipe.train.device, recipe.train.threads)
-    draft = Draft(recipe, card, machine)
+    draft = Draft(recipe, card, machine, journal=lab.journal or Journal())
     check_data(card, draft.context)
     shape = resolve_shape(draft, lab)
     choices = first_choices(draft, shape)
@@ -107,7 +108,9 @@ def measured_size(draft: Draft, by_law: Any, law: Decision, lab: Lab) -> Decisio
             return None
         return shape
 
-    aside = Draft(draft.recipe, draft.card, draft.machine)  # what it notes of the law's size is not the plan's
+    aside = Draft(
+        draft.recipe, draft.card, draft.machine, journal=draft.journal
+    )  # what it notes of the law's size is not the plan's
     choices = first_choices(aside, by_law.shape(draft.card.vocab_size))
     step_s = median(lab.time_steps(choices, 2, 0.0))
     return ladder.measured(law, shape_of, draft, choices, step_s, lab.run_trial)

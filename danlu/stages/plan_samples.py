@@ -20,6 +20,7 @@ from danlu.planning import hardware, learning_rate, sample_laws
 from danlu.planning.choices import Choices
 from danlu.planning.draft import LOOKS_SHARE, Draft
 from danlu.planning.forks import with_forks
+from danlu.planning.journal import Journal
 from danlu.planning.ledger import write_plan
 from danlu.planning.memory import SLOTS
 from danlu.planning.prediction import PEAK_BYTES, unknown
@@ -91,7 +92,7 @@ class SampleDraft(Draft):
 def plan_samples(recipe: Recipe, run: RunFolder, card: DataCard, progress: Progress, lab: Lab) -> Choices:
     """Resolve, time, write plan.json."""
     machine = hardware.look(recipe.train.device, recipe.train.threads)
-    draft = SampleDraft(recipe, card, machine)
+    draft = SampleDraft(recipe, card, machine, journal=lab.journal or Journal())
     if recipe.plan.proxy != "none":
         raise UserError(
             "plan.proxy", "carries rates over between decoders only", got=recipe.plan.proxy, fix='write "none"'

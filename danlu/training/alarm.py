@@ -116,6 +116,7 @@ class Alarm:
         facts: dict[str, Any] = {
             "n_steps": self.choices.n_steps, "peak_lr": self.choices.optimizer["lr"], "task": self.task.kind,
             "epoch": len(self.loader) / self.choices.batch, "batch": self.choices.batch,
+            "targets": max(1, sum(b.n_targets for b in self.batches)),
         }  # fmt: skip
         batch = self.batches[0].to(device_of(model))
         model.eval()

@@ -149,6 +149,13 @@ def test_few_data_that_come_again_are_no_duplicates():
     assert judged(records) == []
 
 
+@pytest.mark.parametrize(("targets", "gain", "is_named"), [(512, 0.5, True), (8192, 0.5, False), (8192, 0.2, True)])
+def test_in_larger_updates_a_well_set_rate_gains_less(targets, gain, is_named):
+    records = changed(at("gain", [-0.02, -0.02 * gain]))
+    records[0]["start"]["targets"] = targets
+    assert [f.name for f in judged(records)] == ["rate too high"] * is_named
+
+
 def test_it_goes_on_from_its_json_as_if_nothing_had_been():
     records = changed(lambda r: r.update(loss=r["loss"] + 0.6), first=141)
     whole = judged(records)
