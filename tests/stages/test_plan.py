@@ -79,7 +79,11 @@ def test_what_is_given_is_not_touched(tiny_run):
 
 
 def test_what_is_given_is_no_decision_and_stands_as_given_in_the_full_recipe(tiny_run):
-    sections = {"train": {"length": "400 steps", "batch": 6}, "evaluate": {"every": "2 epochs"}, "plan": {"forecast": "10%"}}
+    sections = {
+        "train": {"length": "400 steps", "batch": 6},
+        "evaluate": {"every": "2 epochs"},
+        "plan": {"forecast": "10%"},
+    }
     recipe, _, choices, written, _ = planned(tiny_run, **sections)
     assert (choices.evaluate_every, len(choices.forks)) == (84, 2)
     assert not {"train.batch", "evaluate.every", "plan.forecast"} & {d["name"] for d in written["decisions"]}
