@@ -47,6 +47,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     """Resolve, time, write plan.json. `lab` is handed in by the pipeline: stages do not call one another."""
     progress("laws", 0, 4)
     card = DataCard(**read_json(run.data / "card.json"))
+    recipe.check_scored(card.splits)
     if is_samples(recipe):
         return plan_samples(recipe, run, card, progress, lab)
     proxy_of(recipe)
