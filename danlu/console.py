@@ -163,7 +163,9 @@ def show_tune(found: Mapping[str, Any]) -> None:
     rows = []
     for arm in found["arms"]:
         row = compared.get(arm["name"], {})
-        mean = "diverged" if arm["mean"] is None else f"{arm['mean']:.4f}"
+        told = row.get("found", "default")
+        none = "diverged" if told == "diverged" else "not run"
+        mean = none if arm["mean"] is None else f"{arm['mean']:.4f}"
         effect = interval = ""
         if row.get("mean") is not None:
             effect = f"{row['mean'] / row['base']:+.2%}"
@@ -171,7 +173,6 @@ def show_tune(found: Mapping[str, Any]) -> None:
                 "" if row["low"] is None else f"{row['low'] / row['base']:+.2%} to {row['high'] / row['base']:+.2%}"
             )
         speed = f"{arm['step_s'] * 1000:.3g} ms" if arm["step_s"] else ""
-        told = row.get("found", "default")
         rows.append((arm["name"], mean, effect, interval, str(len(arm["values"])), f"{arm['lr']:.3g}", speed, told))
     columns = ("arm", found["metric"], "better by", "interval", "seeds", "rate", "a step", "found")
     cost = found["cost"]

@@ -123,6 +123,8 @@ def run(
     `recipe` is a Recipe, a recipe file, or the folder of an earlier run.
     """
     with entered(recipe, out, sets, allow_code) as made:
+        if until != "prepare":
+            made.recipe.check_scored()
         for stage in STAGES[: STAGES.index(until) + 1]:
             try:
                 run_stage(stage, made, progress)
@@ -347,6 +349,8 @@ def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
         whole = recipe.model_dump(mode="json")
         whole["evaluate"] = {k: v for k, v in whole["evaluate"].items() if k not in SCORING_ONLY}
         read += [whole, read_json(folder.data / "card.json")["fingerprint"]]
+    if stage == "plan":
+        read += [recipe.evaluate.on]
     if stage == "train":
         read += [read_json(folder.plan)]
     if stage == "evaluate":

@@ -183,6 +183,27 @@ class Recipe(Settings):
         fix = f"set task.kind to one of {', '.join(fitting)}"
         raise UserError("task.kind", f"must suit data of kind {kinds[0]}", got=kinds[2], fix=fix)
 
+    def check_scored(self, splits: Iterable[str] | None = None) -> None:
+        """Refuse data that leave out the split to be scored, evaluate.on. `splits` are those there are; without them, those
+        that running text will have, which its settings tell."""
+        split, on = getattr(self.data, "split", None), self.evaluate.on
+        if splits is None:
+            if isinstance(self.data, SampleSource) or split is None:
+                return
+            splits = ["train", *(name for name in ("validation", "test") if getattr(split, name, ""))]
+        known = list(splits)
+        if on in known:
+            return
+        places = [(split, "data.split", on), (split, "data.split", f"{on}_share"), (self.data, "data", on)]
+        held = [(f"{where}.{name}", getattr(of, name)) for of, where, name in places if hasattr(of, name)]
+        setting, value = held[0] if held else ("data.split", ", ".join(known))
+        instead = " or ".join(f'"{name}"' for name in known)
+        if "on" in self.evaluate.model_fields_set:
+            fix = f"change {setting}, or write {instead}"
+            raise UserError("evaluate.on", f"must be a split of the data ({', '.join(known)})", got=on, fix=fix)
+        fix = f"change it, give more data, or write evaluate.on = {instead}"
+        raise UserError(setting, f"must leave a {on} split, which the run is scored on", got=value, fix=fix)
+
     def digest(self) -> str:
         """Fingerprint of every setting (16 hex digits); the run folder's name ends with its first 8."""
         return fingerprint(self.model_dump(mode="json"))

@@ -39,17 +39,19 @@ def tune(
     tune/result.json; with `write`, the recipe with the winner goes there."""
     if write is not None and write.exists():
         raise UserError(str(write), "is there already, and is not overwritten", fix="choose another name for --write")
+    from danlu.stages import train
+    from danlu.stages import tune as stage_tune
+    from danlu.training.trial import varied
+
+    request = stage_tune.Request(tuple(tries), **asked)
     with entered(recipe, out, sets, allow_code) as made:
+        stage_tune.arms_of(made.recipe, None, request.parsed)
         for stage in ("prepare", "plan"):
             run_stage(stage, made, progress)
-        from danlu.stages import train
-        from danlu.stages import tune as stage_tune
-        from danlu.training.trial import varied
 
         def tell(what: str, done: float, total: float) -> None:
             progress(f"tune: {what}", done, total)
 
-        request = stage_tune.Request(tuple(tries), **asked)
         run_in = partial(train.run_trial, made.recipe)
         result = stage_tune.tune(made.recipe, made.folder, request, partial(ready, made, progress), run_in, tell)
         run_stage("report", made, progress)

@@ -19,7 +19,7 @@ def concluded(contest: Contest) -> dict[str, Any]:
     told = [of_comparison(contest, s) for s in contest.others]
     better = [row for row in told if row["found"] == "better"]
     best = max(better, key=lambda row: row["mean"], default=None)
-    lost = all(row["found"] in ("worse", "diverged") for row in told)
+    lost = bool(told) and all(row["found"] in ("worse", "diverged") for row in told)
     winner = best["arm"] if best else default.arm.name
     return {
         "metric": yardstick.name, "higher_is_better": yardstick.higher_is_better,

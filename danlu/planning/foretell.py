@@ -68,8 +68,9 @@ def settle(recipe: Recipe, shape: DecoderShape, cluster: Cluster, n_unique: int)
     job = Job(shape, batch, SLOTS.get(kind, 2), dropout=model.dropout > 0)
     if length.unit == "seconds":
         candidates = search(job, cluster)
-        guess = length.amount / LOST / candidates[0].time.total * job.tokens if candidates else guess
-        notes.append(f"{length} is time for about {short_count(guess)} tokens")
+        if candidates:
+            guess = length.amount / LOST / candidates[0].time.total * job.tokens
+            notes.append(f"{length} is time for about {short_count(guess)} tokens")
     else:
         guess = asked_tokens(length, shape.context, batch, n_unique)
     return job, guess, notes
@@ -86,7 +87,7 @@ def weights_only(recipe: Recipe, cluster: Cluster, n_parameters: int) -> Estimat
     slots = SLOTS.get(getattr(recipe.optimizer, "kind", "adamw"), 2)
     each = WEIGHT_BYTES + GRADIENT_BYTES + MASTER_BYTES + SLOT_BYTES * slots
     kind = getattr(recipe.model, "kind", type(recipe.model).__name__)
-    why = f"only decoders have formulas of activations and time, and this is a {kind}: danlu plan measures it on a machine at hand"
+    why = f"only decoders have formulas of activations and time, and model.kind is {kind}: danlu plan measures it on a machine at hand"
     held = predict(
         "weights_bytes", each * n_parameters, "bytes", f"{each} bytes of each of {n_parameters:,} parameters, before sharding",
         "counted", sd=0.0,

@@ -29,7 +29,7 @@ COLD, HOT = 0.3, 0.7
 
 
 def with_forks(draft: Draft, choices: Choices, step_s: float, look_s: float) -> Choices:
-    """The choices with the forks that plan.forecast asks for, noted as a decision; without any, and why."""
+    """The choices with the forks that plan.forecast asks for, noted as a decision where it is auto; without any, and why."""
     asked: Any = draft.recipe.plan.forecast
     if asked == "never":
         return choices
@@ -45,9 +45,10 @@ def with_forks(draft: Draft, choices: Choices, step_s: float, look_s: float) -> 
     if reason:
         draft.derive("plan.forecast", "never", f"no forecast during the run: {reason}")
         return choices
-    said = " and ".join(f"{step} over {n_cool}" for step, n_cool in forks)
-    why = f"copies of the run are cooled down at steps {said} steps, about {share:.1%} of the run"
-    draft.derive("plan.forecast", f"{end} steps", why)
+    if asked == "auto":
+        said = " and ".join(f"{step} over {n_cool}" for step, n_cool in forks)
+        why = f"copies of the run are cooled down at steps {said} steps, about {share:.1%} of the run"
+        draft.derive("plan.forecast", f"{end} steps", why)
     return choices.model_copy(update={"forks": forks})
 
 

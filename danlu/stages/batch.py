@@ -54,9 +54,10 @@ class Request:
     """Of each branch."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no share before anything is prepared for it."""
-        share_of("--at", self.at)
-        share_of("--length", self.length)
+        """Refuse what is no share, or passes the run's end, before anything is prepared for it."""
+        if share_of("--at", self.at) + share_of("--length", self.length) > 1 + 1e-9:
+            wanted = "must together be at most 100%, where the run ends"
+            raise UserError("--at and --length", wanted, got=f"{self.at} and {self.length}", fix="lower one of them")
 
 
 def measure_batch(recipe: Recipe, run: RunFolder, request: Request, grow: Grow, progress: Progress) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Weights:
 
 def check(recipe: Recipe) -> Check:
     """Resolve, build on the meta device, pass one sample through, estimate."""
+    recipe.check_scored()
     if is_samples(recipe):
         n_parameters, n_bytes, rows = sample_rows(recipe)
         disk = (recipe.checkpoint.keep + 1) * n_bytes

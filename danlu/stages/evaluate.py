@@ -60,6 +60,7 @@ def evaluate_text(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
     """The same for a language model, whose text comes in windows."""
     settings = recipe.evaluate
     trained = load_model(run, recipe)
+    recipe.check_scored(trained.card.splits)
     text, train = (open_text(recipe, run, trained.card, split) for split in (settings.on, "train"))
     batch = max(1, TOKENS_AT_ONCE // text.context)
     by_window, by_document = validation_sums(trained.model, recipe.task, text, batch, trained.device, None, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 
 from danlu.base.contracts import Metric, Progress, Scores, Split
-from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder, write_json
 from danlu.data.samples import fixed_seeds, in_pieces
 from danlu.package import write_package
 from danlu.recipe import Recipe
+from danlu.stages.report_evidence import lower_is_better
 from danlu.trained import Trained, load_model
 
 SAMPLES_AT_ONCE = 256
@@ -32,9 +33,7 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
     task: Any = recipe.task
     data: Any = recipe.data
     on = recipe.evaluate.on
-    if on not in trained.card.splits:
-        known = ", ".join(trained.card.splits)
-        raise UserError("evaluate.on", f"must be a split of the data ({known})", got=on, fix="set data.split")
+    recipe.check_scored(trained.card.splits)
     split, train = (data.open(run.data, trained.card, name) for name in (on, "train"))
     predictions, truths = predicted(trained, task, split, progress)
     ours = task.scorer(predictions, truths, trained.card)
@@ -45,9 +44,10 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
     }
     progress("intervals", 0, 1)
     resampled = Resampled.of([ours, *rivals.values()], recipe.evaluate.bootstrap, recipe.seed)
-    metrics, baselines = tables(task, resampled, list(rivals))
-    beaten, verdict = compared(task, metrics, baselines)
-    unseen = held_out(trained, recipe, run, progress) if on == "train" else {}
+    head, is_higher = headline_of(task, resampled.values[0])
+    metrics, baselines = tables(task, resampled, list(rivals), head, 1.0 if is_higher else -1.0)
+    beaten, verdict = compared(head, metrics, baselines)
+    unseen = held_out(trained, recipe, run, progress, head) if on == "train" else {}
     scores = Scores(
         split=on,
         metrics=metrics | unseen,
@@ -58,9 +58,9 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
             *task.panels(predictions, truths, split, trained.card),
             *task.panels_made(trained.model, split, trained.card),
         ),
-        notes=(verdict, *trained.notes, resampled.method),
-        headline=task.headline,
-        higher_is_better=task.higher_is_better,
+        notes=(verdict, *undefined(task, head, resampled.values[0], on), *trained.notes, resampled.method),
+        headline=head,
+        higher_is_better=is_higher,
     )
     run.evaluate.mkdir(parents=True, exist_ok=True)
     write_json(run.evaluate / "scores.json", dataclasses.asdict(scores))
@@ -68,7 +68,22 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
     return scores
 
 
-def held_out(trained: Trained, recipe: Recipe, run: RunFolder, progress: Progress) -> dict[str, Metric]:
+def headline_of(task: Any, values: dict[str, float]) -> tuple[str, bool]:
+    """(the metric that counts, whether higher is better): the task's own, or the first other one where it has no value."""
+    others = (name for name, value in values.items() if math.isfinite(value))
+    if math.isfinite(values[task.headline]) or not (found := next(others, "")):
+        return task.headline, task.higher_is_better
+    return found, not lower_is_better(found)
+
+
+def undefined(task: Any, head: str, values: dict[str, float], split: str) -> list[str]:
+    """A note on the metrics that have no value on a split, such as r2 where all targets are alike."""
+    names = [name.replace("_", " ") for name, value in values.items() if not math.isfinite(value)]
+    instead = "" if head == task.headline else f"; {head.replace('_', ' ')} is the headline instead"
+    return [f"Not defined on the {split} split, and left out: {', '.join(names)}{instead}."] if names else []
+
+
+def held_out(trained: Trained, recipe: Recipe, run: RunFolder, progress: Progress, head: str) -> dict[str, Metric]:
     """Beside scores on the training split: the headline on a split that was not trained on, where there is one."""
     data: Any = recipe.data
     task: Any = recipe.task
@@ -78,7 +93,8 @@ def held_out(trained: Trained, recipe: Recipe, run: RunFolder, progress: Progres
             scorer = task.scorer(*predicted(trained, task, split, progress), trained.card)
             found = Resampled.of([scorer], recipe.evaluate.bootstrap, recipe.seed)
             unit = f"on the {name} split, not trained on"
-            return {f"{task.headline}_on_{name}": found.metric(lambda v: v[0][task.headline], unit)}
+            metric = found.metric(lambda v: v[0][head], unit)
+            return {f"{head}_on_{name}": metric} if math.isfinite(metric.value) else {}
     return {}
 
 
@@ -130,28 +146,28 @@ class Resampled:
         return Metric(float(value), float(low), float(high), unit)
 
 
-def tables(task: Any, resampled: Resampled, names: list[str]) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
-    """(our metrics, headline first; those of each baseline, and how far it is behind on the headline)."""
-    head, sign = task.headline, 1.0 if task.higher_is_better else -1.0
-    keys = [head, *(key for key in resampled.values[0] if key != head)]
+def tables(
+    task: Any, resampled: Resampled, names: list[str], head: str, sign: float
+) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
+    """(our metrics that have a value, headline first; those of each baseline, and how far it is behind on the headline)."""
+    keys = [head, *(key for key, value in resampled.values[0].items() if key != head and math.isfinite(value))]
     metrics = {key: resampled.metric(lambda v, key=key: v[0][key], task.units.get(key, "")) for key in keys}  # type: ignore[misc]
     baselines = {}
     for number, name in enumerate(names, start=1):
         found = {
             key: resampled.metric(lambda v, key=key, i=number: v[i][key], task.units.get(key, ""))  # type: ignore[misc]
             for key in keys
-            if key in resampled.values[number]
+            if math.isfinite(resampled.values[number].get(key, math.nan))
         }
         found["behind"] = resampled.metric(lambda v, i=number: sign * (v[0][head] - v[i][head]))  # type: ignore[misc]
         baselines[name] = found
     return metrics, baselines
 
 
-def compared(task: Any, metrics: dict[str, Metric], baselines: dict[str, dict[str, Metric]]) -> tuple[bool, str]:
+def compared(head: str, metrics: dict[str, Metric], baselines: dict[str, dict[str, Metric]]) -> tuple[bool, str]:
     """Whether every baseline is behind beyond doubt, and the sentence that says so."""
-    head = metrics[task.headline]
-    name = task.headline.replace("_", " ")
-    score = f"{name} {head.value:.4g} ({head.low:.4g} to {head.high:.4g})"
+    ours = metrics[head]
+    score = f"{head.replace('_', ' ')} {ours.value:.4g} ({ours.low:.4g} to {ours.high:.4g})"
     if not baselines:
         return False, f"{score}; there is no baseline to compare with."
     not_behind = [rival for rival, found in baselines.items() if found["behind"].low <= 0]
@@ -163,5 +179,5 @@ def compared(task: Any, metrics: dict[str, Metric], baselines: dict[str, dict[st
     interval = f" ({ends[0]:.3g} to {ends[1]:.3g})" if gap.high > gap.low else ""
     return not not_behind, (
         f"{said}: {score}, {abs(gap.value):.3g}{interval} {side} the nearest, {nearest} "
-        f"({baselines[nearest][task.headline].value:.4g})."
+        f"({baselines[nearest][head].value:.4g})."
     )

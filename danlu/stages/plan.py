@@ -48,6 +48,7 @@ def plan(recipe: Recipe, run: RunFolder, progress: Progress, lab: Lab) -> Choice
     """Resolve, time, write plan.json. `lab` is handed in by the pipeline: stages do not call one another."""
     progress("laws", 0, 4)
     card = DataCard(**read_json(run.data / "card.json"))
+    recipe.check_scored(card.splits)
     if is_samples(recipe):
         return plan_samples(recipe, run, card, progress, lab)
     proxy_of(recipe)
@@ -153,11 +154,10 @@ def settle_length(draft: Draft, choices: Choices, step_s: float) -> Choices:
     }  # fmt: skip
     if not draft.n_validation:
         update["evaluate_every"] = None
-    draft.derive(
-        "evaluate.every",
-        f"{update['evaluate_every']} steps",
-        f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time",
-    )
+    if every == "auto":
+        n, looks = update["evaluate_every"], f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time"
+        why = looks if n else "there is no validation split to look at"
+        draft.derive("evaluate.every", f"{n} steps" if n else "never", why)
     return with_forks(draft, choices.model_copy(update=update), step_s, look_s)
 
 

@@ -214,8 +214,10 @@ def settle_length(draft: SampleDraft, choices: Choices, step_s: float) -> Choice
     }
     if not draft.n_validation:
         update["evaluate_every"] = None
-    looks = f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time"
-    draft.derive("evaluate.every", f"{update['evaluate_every']} steps", looks)
+    if every == "auto":
+        n, looks = update["evaluate_every"], f"about {n_looks:.0f} looks, at most {LOOKS_SHARE:.0%} of the time"
+        why = looks if n else "there is no validation split to look at"
+        draft.derive("evaluate.every", f"{n} steps" if n else "never", why)
     return with_forks(draft, choices.model_copy(update=update), step_s, look_s)
 
 

@@ -18,7 +18,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from danlu.base.contracts import DataCard, Progress
+import numpy as np
+
+from danlu.base.contracts import DataCard, Progress, Split
 from danlu.base.durable import fingerprint, fsync_folder, write_bytes, write_json
 from danlu.base.errors import UserError
 from danlu.base.runfolder import RunFolder
@@ -32,6 +34,7 @@ from danlu.data.samples import SampleSource
 from danlu.data.shards import dtype_for, shard_files
 from danlu.data.split import SPLITS, TEST, TRAIN, VALIDATION, Assignment, ContentSplit, GivenSplit, assign, leakage
 from danlu.data.text_workers import available_cores
+from danlu.tasks.regress import Regress, undone
 
 if TYPE_CHECKING:
     from danlu.data.text import Text
@@ -41,6 +44,8 @@ MAX_WORKERS = 16
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What the system says when a disk takes no more."""
 SAMPLE_CHARACTERS = 1 << 16
+AT_ONCE = 256
+"""Samples whose targets are looked at together."""
 UNIGRAM_NOTE = (
     "Training a unigram tokenizer again gives slightly other scores (the library visits words in a random order); "
     'for equal runs keep data/tokenizer.json and use data.tokenizer.kind = "loaded".'
@@ -55,7 +60,24 @@ def prepare(recipe: Recipe, run: RunFolder, progress: Progress, n_workers: int |
         clear(run.data)
         card = recipe.data.prepare(run.data, recipe.seed, progress)
     recipe.task.check(card)  # type: ignore[attr-defined]
+    if isinstance(recipe.task, Regress):
+        check_varied(recipe.data, recipe.data.open(run.data, card, "train"), card)
     return card
+
+
+def check_varied(data: SampleSource, train: Split, card: DataCard) -> None:
+    """Refuse number targets that are the same in all training samples. It reads only until two of them differ."""
+    n = len(train)
+    first = train.batch(np.arange(1)).tensors["targets"].numpy()
+    for start in range(0, n, AT_ONCE):
+        targets = train.batch(np.arange(start, min(n, start + AT_ONCE))).tensors["targets"].numpy()
+        if n == 1 or (targets != first).any():
+            return
+    values = undone(first.astype(float), card.features["target_transform"])[0]
+    got = ", ".join(f"{name} = {value:g}" for name, value in zip(card.features["targets"][:4], values[:4], strict=True))
+    where = "data.target" if hasattr(data, "target") else "data"
+    wanted = f"must hold different numbers, or there is nothing to learn: all {n:,} training samples have the same"
+    raise UserError(where, wanted, got=got, fix="choose another target")
 
 
 @contextmanager

@@ -71,9 +71,10 @@ def which_of_these(found: TuneRecord) -> Html:
 def arms(found: TuneRecord) -> Html:
     """Every arm: its metric, seeds, rate and speed."""
     head = tag("tr", *(tag("th", words) for words in ("arm", found.metric, "seeds", "learning rate", "a step")))
+    diverged = {row.arm for row in found.comparisons if row.found == "diverged"}
     rows = [
         tag("tr", tag("th", f"{arm.name} (default)" if arm.name == found.default else arm.name), *(tag("td", cell) for cell in (
-            "diverged" if arm.mean is None else number(arm.mean), str(len(arm.values)),
+            number(arm.mean) if arm.mean is not None else "diverged" if arm.name in diverged else "not run", str(len(arm.values)),
             "" if arm.lr is None else number(arm.lr, 3), "" if arm.step_s is None else duration(arm.step_s),
         )))
         for arm in found.arms

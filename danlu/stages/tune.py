@@ -22,7 +22,7 @@ from danlu.base.logs import MetricsLog
 from danlu.base.refusal import refusal
 from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_json
 from danlu.base.toml import parse_set, parse_word, put, toml_value
-from danlu.base.units import parse_length
+from danlu.base.units import Length, parse_length
 from danlu.build import is_samples
 from danlu.planning.arms import Arm, Budget, Contest, Yardstick
 from danlu.planning.arms_told import concluded, edges
@@ -63,6 +63,20 @@ class Request:
     budget: str = "5 min"
     """A time, or a number of runs: "60 runs"."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be read before anything is prepared for it."""
+        if not self.tries:
+            raise UserError("danlu tune", "needs what to compare", fix="add --try model.activation=gelu,silu")
+        for key, _ in self.parsed:
+            check_key(key)
+        parse_short(self.length)
+        parse_budget(self.budget)
+
+    @property
+    def parsed(self) -> list[tuple[str, list[Any]]]:
+        """(key, values) of each try."""
+        return [parse_try(text) for text in self.tries]
+
 
 def tune(
     recipe: Recipe, run: RunFolder, request: Request, ready: Ready, run_in: RunIn, progress: Progress
@@ -74,7 +88,7 @@ def tune(
             "data.split", "must leave a validation split to compare arms on", fix="set data.split.validation"
         )
     base = Choices.read(run)
-    settings = arms_of(recipe, base, [parse_try(text) for text in request.tries])
+    settings = arms_of(recipe, base, request.parsed)
     yardstick = yardstick_of(recipe, request.metric, {key for arm in settings.values() for key in arm})
     n_steps, budget = steps_of(request.length, base, run), parse_budget(request.budget)
     folders: dict[str, RunFolder] = {}
@@ -96,7 +110,7 @@ def tune(
     contest.settle()
     record.log.close()
     result = concluded(contest) | {
-        "notes": notes_of(recipe, contest),
+        "notes": [*lone_values(request.parsed, next(iter(settings.values()))), *notes_of(recipe, contest)],
         "request": asdict(request) | {"tries": list(request.tries)},
     }
     write_json(run.path / "tune" / "result.json", result)
@@ -118,19 +132,20 @@ def parse_try(text: str) -> tuple[str, list[Any]]:
     return ".".join(parse_set(f"{key}=0")[0]), found
 
 
-def arms_of(recipe: Recipe, base: Choices, tries: Sequence[tuple[str, list[Any]]]) -> dict[str, dict[str, Any]]:
-    """Arm name -> its settings, the default first: the recipe's own value of each key where it is listed, else the first;
-    every other value is an arm that differs from the default in that key alone."""
-    if not tries:
-        raise UserError("danlu tune", "needs what to compare", fix="add --try model.activation=gelu,silu")
+def arms_of(recipe: Recipe, base: Choices | None, tries: Sequence[tuple[str, list[Any]]]) -> dict[str, dict[str, Any]]:
+    """Arm name -> its settings, the default first: the recipe's own value of each key where it is listed or a single value
+    is, else the first; every other value is an arm that differs from the default in that key alone. Without a plan (`base`) it
+    refuses what the recipe alone can tell."""
     default: dict[str, Any] = {}
     for key, values in tries:
-        check_key(key)
         checked(recipe, {key: values[0]})
+        if key in default:
+            raise UserError(f"--try {key}", "must be given once", fix="list its values with commas")
         own = resolved_value(recipe, base, key)
-        default[key] = own if own in values else values[0]
-        if key in [k for k, _ in tries if k != key] or len(values) + (own not in values) < 2:
-            raise UserError(f"--try {key}", "must list at least two different values", got=values, fix="add another")
+        if len(values) == 1 and own in (None, values[0]):
+            wanted = "must list at least two different values, or one that is not the recipe's own"
+            raise UserError(f"--try {key}", wanted, got=values, fix="add another")
+        default[key] = own if own in values or len(values) == 1 else values[0]
     arms = {named(default): default}
     for key, values in tries:
         for value in [v for v in values if v != default[key]]:
@@ -168,13 +183,13 @@ def checked(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         raise refusal(error, Recipe, raw, "--try", SYNONYMS) from None
 
 
-def resolved_value(recipe: Recipe, base: Choices, key: str) -> Any:
-    """What the recipe comes to for a key: its value, or the plan's where that is "auto"."""
-    found: Any = recipe
+def resolved_value(recipe: Recipe, base: Choices | None, key: str) -> Any:
+    """What the recipe comes to for a key, as --try writes it: its value, or the plan's where that is "auto"; None without any."""
+    found: Any = recipe.model_dump(mode="json")
     for part in key.split("."):
-        found = getattr(found, part, None)
+        found = found.get(part) if isinstance(found, dict) else None
     section, _, name = key.partition(".")
-    if found == "auto" and section in ("model", "optimizer"):
+    if found == "auto" and base is not None and section in ("model", "optimizer"):
         return getattr(base, section).get(name, found)
     return found
 
@@ -194,17 +209,26 @@ def yardstick_of(recipe: Recipe, metric: str, keys: set[str]) -> Yardstick:
     return Yardstick(metric, higher)
 
 
+def parse_short(text: str) -> float | Length:
+    """ "10%" -> 0.1; "200 steps" and "5 s" -> their Length."""
+    if match := re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*%\s*", text):
+        found: float | Length = float(match[1]) / 100
+    else:
+        try:
+            found = parse_length(text)
+        except ValueError:
+            found = 0.0
+    if not found or (isinstance(found, Length) and found.unit not in ("steps", "seconds")):
+        wanted = 'must be a share above 0 such as "10%", steps or a time, such as "200 steps" or "5 s"'
+        raise UserError("--length", wanted, got=text)
+    return found
+
+
 def steps_of(length: str, base: Choices, run: RunFolder) -> int:
     """Steps of each short run."""
-    wanted = 'must be a share such as "10%", steps or a time, such as "200 steps" or "5 s"'
-    if match := re.fullmatch(r"\s*([0-9.]+)\s*%\s*", length):
-        return max(LEAST_STEPS, round(base.n_steps * float(match[1]) / 100))
-    try:
-        found = parse_length(length)
-    except ValueError:
-        raise UserError("--length", wanted, got=length) from None
-    if found.unit not in ("steps", "seconds"):
-        raise UserError("--length", wanted, got=length)
+    found = parse_short(length)
+    if isinstance(found, float):
+        return max(LEAST_STEPS, round(base.n_steps * found))
     if found.unit == "steps":
         return max(1, round(found.amount))
     step_s: float = next(p["value"] for p in read_json(run.plan)["predictions"] if p["name"] == STEP_S)
@@ -222,6 +246,12 @@ def parse_budget(text: str) -> Budget:
     if found is None or found.unit != "seconds":
         raise UserError("--budget", 'must be a time or a number of runs, such as "5 min" or "60 runs"', got=text)
     return Budget(found.amount, "seconds")
+
+
+def lone_values(tries: Sequence[tuple[str, list[Any]]], default: Mapping[str, Any]) -> list[str]:
+    """A note on each key that was given one value."""
+    lone = [key for key, values in tries if len(values) == 1]
+    return [f"{key} was given one value, held against the recipe's own: {named({key: default[key]})}." for key in lone]
 
 
 def notes_of(recipe: Recipe, contest: Contest) -> list[str]:

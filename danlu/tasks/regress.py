@@ -183,16 +183,17 @@ class NumberScorer:
         self.ranked = [(Ranked.of(self.answers[:, k]), Ranked.of(truths[:, k])) for k in range(truths.shape[1])]
 
     def values(self, rows: NDArray[np.int64] | None = None) -> dict[str, float]:
-        """r2, rmse, mae, spearman (means over targets), and the share of truths inside the outermost quantiles."""
+        """r2 (NaN where no target varies), rmse, mae, spearman: means over targets; the share of truths inside the outermost
+        quantiles."""
         w = np.ones(self.n_units) if rows is None else np.bincount(rows, minlength=self.n_units).astype(float)
         total = w.sum()
         mean = w @ self.truths / total
         spread = w @ (self.truths - mean) ** 2
         off = w @ self.squares
-        with np.errstate(divide="ignore", invalid="ignore"):
-            r2 = np.where(spread > 0, 1 - off / spread, np.nan)
+        some = self.truths[w > 0]
+        varied = (some.max(0) > some.min(0)) & (spread > 0)  # of equal numbers, rounding leaves a spread above 0
         found = {
-            "r2": float(np.nanmean(r2)) if (spread > 0).any() else float("nan"),
+            "r2": float((1 - off[varied] / spread[varied]).mean()) if varied.any() else float("nan"),
             "rmse": float(np.sqrt(off / total).mean()),
             "mae": float((w @ self.sizes / total).mean()),
             "spearman": float(np.mean([spearman(x, y, w) for x, y in self.ranked])),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -144,13 +144,14 @@ class SampleLook:
         return {name: value for name, value in self.scores(model).items() if name in ("loss", self.task.headline)}
 
     def scores(self, model: nn.Module) -> dict[str, float]:
-        """The loss and every metric."""
+        """The loss and every metric that has a value on these samples."""
         said: dict[int, tuple[Any, Any]] = {}
         self.pieces = self.scored(model, self.cut, said)
         found = {"loss": sum(b[0] for b in self.pieces) / max(1, sum(b[1] for b in self.pieces))}
         if said:
             predictions, truths = zip(*(said[place] for place in sorted(said)), strict=True)
-            found = self.task.scorer(list(predictions), list(truths), self.card).values() | found
+            told = self.task.scorer(list(predictions), list(truths), self.card).values()
+            found = {name: value for name, value in told.items() if isfinite(value)} | found
         return found
 
     def blocks(self, model: nn.Module) -> list[tuple[float, int]]:

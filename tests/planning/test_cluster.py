@@ -172,6 +172,23 @@ def test_what_does_not_fit_is_not_known_and_says_what_would():
     assert not search(Job(GPT3, 1600), Cluster(accelerators()["h100"], n // 2))
 
 
+def test_where_nothing_fits_no_tokens_are_foretold(tmp_path):
+    from danlu.pipeline import plan_on
+    from danlu.recipe import Recipe
+
+    (tmp_path / "t.txt").write_text("some text " * 200)
+    recipe = Recipe(
+        data={"path": str(tmp_path / "t.txt"), "tokenizer": {"kind": "bytes"}}, train={"length": "160 s", "batch": 16},
+        model={"n_layers": 2, "width": 64, "n_heads": 2, "context": 64},
+    )  # fmt: skip
+    _, one = plan_on(recipe, "1 x h100")
+    assert any("160 s is time for about" in note for note in one.notes)
+    _, many = plan_on(recipe, "1024 x h100")
+    assert all(p.value is None for p in many.predictions)
+    assert len(many.notes) == 1
+    assert many.notes[0].startswith("no layout splits a batch of 16")
+
+
 def test_more_devices_take_less_time_and_more_device_hours():
     times = [
         estimate(Job(GPT3, 1600), Cluster(accelerators()["h100"], n), 3e11).prediction("train_s").value
@@ -201,3 +218,4 @@ def test_other_models_get_their_weights_and_an_honest_answer():
     _, found = plan_on("recipes/full-size/resnet-50.toml", "8 x h100")
     assert found.prediction("weights_bytes").value == (2 + 4 + 4 + 4) * 25_557_032  # SGD keeps one number
     assert found.prediction("train_s").value is None
+    assert "and model.kind is resnet: danlu plan measures it" in found.notes[0]

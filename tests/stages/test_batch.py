@@ -55,7 +55,7 @@ def test_a_run_that_diverges_is_told(tiny_run: Any) -> None:
 def test_a_run_that_has_cooled_down_is_refused(tiny_run: Any) -> None:
     recipe, run = tiny_run(choices={"n_steps": 400})
     with pytest.raises(UserError, match="--at must lie before the rate has gone to 0"):
-        measured(recipe, run, at="100%")
+        measured(recipe, run, at="99.9%", length="0.1%")
 
 
 def test_a_batch_of_one_says_nothing_of_noise(tiny_run: Any) -> None:
@@ -137,4 +137,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stopped:
         cli.main(["batch", str(recipe), "--out", str(tmp_path / "other"), "--at", "half"])
     assert stopped.value.code == 2
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["batch", str(recipe), "--out", str(tmp_path / "other"), "--at", "90%", "--length", "20%"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2
+    assert 'must together be at most 100%, where the run ends. Got "90% and 20%". Fix: lower one of them.' in said
     assert not (tmp_path / "other").exists()  # refused before anything is prepared

@@ -184,7 +184,7 @@ def test_a_split_that_is_not_there_is_told(made: tuple[Recipe, RunFolder], tmp_p
     card = read_json(other.data / "card.json")
     del card["splits"]["validation"]
     write_json(other.data / "card.json", card)
-    with pytest.raises(UserError, match="must be a split of the data"):
+    with pytest.raises(UserError, match=r"data\.split\.validation must leave a validation split"):
         evaluate(made[0], other, quiet)
 
 

@@ -78,6 +78,20 @@ def test_what_is_given_is_not_touched(tiny_run):
     assert not {"optimizer.lr", "train.batch"} & {d["name"] for d in written["decisions"]}
 
 
+def test_what_is_given_is_no_decision_and_stands_as_given_in_the_full_recipe(tiny_run):
+    sections = {
+        "train": {"length": "400 steps", "batch": 6},
+        "evaluate": {"every": "2 epochs"},
+        "plan": {"forecast": "10%"},
+    }
+    recipe, _, choices, written, _ = planned(tiny_run, **sections)
+    assert (choices.evaluate_every, len(choices.forks)) == (84, 2)
+    assert not {"train.batch", "evaluate.every", "plan.forecast"} & {d["name"] for d in written["decisions"]}
+    full = recipe.full_toml(written["decisions"])
+    for line in ("batch = 6", 'every = "2 epochs"', 'forecast = "10%"'):
+        assert f"{line}  # given" in full
+
+
 def test_a_time_becomes_steps_and_a_hard_limit(tiny_run):
     _, _, choices, _, _ = planned(
         tiny_run, lambda c: 0.02, train={"length": "60 s", "batch": 8}, evaluate={"every": "never"}

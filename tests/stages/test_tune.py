@@ -11,8 +11,10 @@ import danlu
 from danlu import cli
 from danlu.base.errors import UserError
 from danlu.base.runfolder import read_json
+from danlu.console import show_tune
 from danlu.recipe import Recipe
 from danlu.stages import train
+from danlu.stages.report_arms import TuneRecord, which_of_these
 from danlu.stages.tune import parse_budget, parse_try
 
 
@@ -107,6 +109,23 @@ def test_an_optimizer_arm_has_its_own_laws_and_a_given_rate_is_kept(table, tmp_p
     assert "is given, so all arms train at it" in found["notes"][0]
 
 
+@pytest.mark.parametrize("key", ["model.activation=tanh", 'optimizer={kind="sgd"}', "optimizer.lr=0.02"])
+def test_a_single_value_is_held_against_the_recipes_own(table, tmp_path, key):
+    found = danlu.tune(recipe(table), [key], tmp_path / "run", budget="12 runs", length="4 steps")
+    assert len(found["arms"]) == 2
+    assert len(found["comparisons"]) == 1
+    assert found["default"] == found["arms"][0]["name"] != found["comparisons"][0]["arm"]
+    said = f"{key.partition('=')[0]} was given one value, held against the recipe's own: {found['default']}."
+    assert found["notes"][0] == said
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_prepared(table, tmp_path):
+    for tries, asked in ((["model.activation=gelu"], {}), ([], {}), (["model.dropout=0,0.1"], {"length": "0%"})):
+        with pytest.raises(UserError):
+            danlu.tune(recipe(table), tries, tmp_path / "run", **asked)
+    assert not (tmp_path / "run" / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("tries", "asked", "sentence"),
     [
@@ -121,6 +140,9 @@ def test_an_optimizer_arm_has_its_own_laws_and_a_given_rate_is_kept(table, tmp_p
         (["model.dropout=0,0.1"], {"budget": "lots"}, "--budget must be a time or a number of runs"),
         (["model.dropout=0,0.1"], {"budget": "11 runs"}, "--budget must pay for 3 pairs and 3 learning rates of each arm: 12 runs"),
         (["model.dropout=0,0.1"], {"length": "3 epochs"}, "--length must be a share"),
+        (["model.dropout=0,0.1"], {"length": "0%"}, r'--length must be a share above 0 .*Got "0%"'),
+        (["model.dropout=0,0.1"], {"length": "1.2.3%"}, "--length must be a share"),
+        (["model.dropout=0,0.1", "model.dropout=0.2,0.3"], {}, "--try model.dropout must be given once.*with commas"),
     ],
 )  # fmt: skip
 def test_refusals_are_one_sentence(table, tmp_path_factory, tries, asked, sentence):
@@ -200,6 +222,23 @@ def test_values_are_read_as_in_a_recipe():
     assert parse_try("model.layers=[8, 8],[16]") == ("model.layers", [[8, 8], [16]])
     assert parse_try("train.l2=0,1e-3") == ("train.l2", [0, 1e-3])
     assert parse_budget("2 min").amount == 120
+
+
+def test_an_arm_without_a_pair_has_not_diverged(capsys):
+    """Where every other arm diverges while its rate is sought, the default is left without pairs."""
+    arm = {"mean": None, "values": [], "step_s": None, "lr": 0.01}
+    found = {
+        "metric": "loss", "default": "a", "n_steps": 20, "cost": {"runs": 6, "seconds": 1.0}, "notes": [], "verdict": "a wins.",
+        "arms": [arm | {"name": "a"}, arm | {"name": "b"}], "folder": "run",
+        "comparisons": [{"arm": "b", "found": "diverged", "mean": None, "differences": [], "sentence": "b: diverged."}],
+    }  # fmt: skip
+    show_tune(found)
+    first, second = [line for line in capsys.readouterr().out.splitlines() if "0.01" in line]
+    assert "not run" in first
+    assert "diverged" not in first
+    assert second.count("diverged") == 2
+    page = str(which_of_these(TuneRecord(**found)))
+    assert page.count("<td>not run</td>") == page.count("<td>diverged</td>") == 1
 
 
 def test_the_screen(table, tmp_path, capsys):
