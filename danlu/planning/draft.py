@@ -99,6 +99,10 @@ class Draft:
         self.decisions.append(decision)
         return decision.value
 
+    def given(self, remark: Decision | None, value: Any) -> Any:
+        """A value of the recipe's, with what there is to say of it."""
+        return value if remark is None else self.decide(remark)
+
     def revise(self, decision: Decision) -> None:
         """Put a decision in the place of an earlier one on the same setting."""
         i = next(i for i, d in enumerate(self.decisions) if d.name == decision.name)

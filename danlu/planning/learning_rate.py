@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from danlu.planning.choices import Choices
 from danlu.planning.draft import Draft
-from danlu.planning.ledger import Decision
+from danlu.planning.ledger import UNTESTED, Decision
 from danlu.planning.prediction import Z80
 from danlu.planning.rate_shape import GRID, USUAL, WIDTHS, Located, Point, Widths, located, point
 from danlu.planning.trials import RunTrial, Trial
@@ -50,6 +50,8 @@ FIXED = 0.4
 PROXY_SD, PROXY_SD_OF_SAMPLES = 0.35, 0.75
 """How far the best rate of short runs lies from that of the whole run, sd of the log: texts (five tasks; 0.4 under Muon), and samples by
 number (five of seven tasks; the other two were off by 1.8 and 2.3): docs/LOG.md, what tells the best rate."""
+WORTH_TELLING = 2.0
+"""Per cent of the loss from which a given rate's expected cost is told."""
 TAILS = 4.0
 """Degrees of freedom of the law's error: it is usually good, and now and then far off."""
 
@@ -213,6 +215,19 @@ def settle(law: Decision, draft: Draft, choices: Choices, step_s: float, run_tri
     if len(measured.points) < USUAL_RUNS:
         return unmeasured(law, f"only {len(measured.points)} short runs could be made within plan.budget")
     return decided(law, before, measured)
+
+
+def dear(rate: float, law: Decision) -> Decision | None:
+    """What a given rate is expected to cost by the law, to be told beside it; None where that is not worth a word, or where the
+    law is a house rule that nobody tested."""
+    belief = Belief.of_law(law.value, sd_of(law))
+    lost = belief.cost(math.log(rate)) - belief.best()[1]
+    if lost < WORTH_TELLING or law.valid == UNTESTED:
+        return None
+    least = "at least " if abs(math.log(rate / law.value)) > FURTHEST else ""
+    name = law.origin.removeprefix("prior: ")
+    why = f"kept, but by {name} the best is {law.value:.3g}, and this would cost {least}about {lost:.1f}% of the loss"
+    return replace(law, value=rate, origin="given", why=f"{why}.")
 
 
 def unmeasured(law: Decision, reason: str) -> Decision:

@@ -14,10 +14,13 @@ from danlu.planning import history
 from danlu.planning.hardware import Machine
 from danlu.planning.prediction import TRAIN_S, Prediction
 
+UNTESTED = "nowhere tested"
+"""Where a house rule was tested."""
+
 
 @dataclass(frozen=True)
 class Decision:
-    """One setting that was "auto", and how it was answered."""
+    """One setting that was "auto", and how it was answered; or one that was given, where there is something to say of it."""
 
     name: str
     """The setting, as in a recipe: optimizer.lr."""

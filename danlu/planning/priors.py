@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from danlu.base.units import Length, short_count
-from danlu.planning.ledger import Decision
+from danlu.planning.ledger import UNTESTED, Decision
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ ADAMH = Law(
 RMSPROP = Law(
     "house_rmsprop", "optimizer.lr", "eta = min(1.79 N^-0.713 D^0.307, 5.6e-3 (B / 1024)^0.75) / 3",
     "house rule, not measured yet",
-    "nowhere tested",
+    UNTESTED,
 )  # fmt: skip
 SGD = Law(
     "house_sgd", "optimizer.lr", "eta = 1 - momentum",
     "house rule, not measured yet",
-    "nowhere tested",
+    UNTESTED,
 )  # fmt: skip
 DECAY = Law(
     "power_lines", "optimizer.weight_decay", "lambda = B / (eta D tau) with tau = 1.084 (D/N)^-0.527, within 0.01 and 1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from danlu.planning.ledger import Decision
+from danlu.planning.ledger import UNTESTED, Decision
 
 SOURCE = "house rule, not measured yet"
 MIDDLE, SPREAD, LARGE = 4e-3, 3.9, 1e6
@@ -27,7 +27,7 @@ MIN_EPOCHS, MAX_EPOCHS, WANTED_SAMPLES = 5, 100, 600_000
 def guess(setting: str, value: Any, why: str, low: float | None = None, high: float | None = None) -> Decision:
     """A decision by a house rule."""
     why = f"{why}. Treat it as a guess."
-    return Decision(setting, value, "prior: house rule", why, SOURCE, "nowhere tested", False, low, high)
+    return Decision(setting, value, "prior: house rule", why, SOURCE, UNTESTED, False, low, high)
 
 
 def batch(n_samples: int, n_seen: float = math.inf) -> Decision:

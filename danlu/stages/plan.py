@@ -169,13 +169,14 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: fl
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
     decay = getattr(settings, "weight_decay", None)
+    law = priors.learning_rate(facts)
     if settings.lr == "auto":
-        law = with_proxy(draft.recipe, priors.learning_rate(facts), shape, choices)
+        law = with_proxy(draft.recipe, law, shape, choices)
         by_law = priors.weight_decay(dataclasses.replace(facts, lr=law.value)).value if decay == "auto" else decay
         short = choices.model_copy(update={"optimizer": resolved | ({} if decay is None else {"weight_decay": by_law})})
         resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
     else:
-        resolved["lr"] = settings.lr
+        resolved["lr"] = draft.given(learning_rate.dear(settings.lr, law), settings.lr)
     if decay is not None:
         facts = dataclasses.replace(facts, lr=resolved["lr"])
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))

@@ -232,11 +232,11 @@ def settle_rates(draft: SampleDraft, choices: Choices, step_s: float, lab: Lab) 
     resolved |= draft.beta2(choices)
     if getattr(settings, "ns_precision", None) == "auto":
         resolved["ns_precision"] = "bf16" if draft.machine.has_bf16 else "fp32"
+    law = sample_laws.learning_rate(kind, settings, choices.batch, draft.n_parameters)
     if settings.lr == "auto":
-        law = sample_laws.learning_rate(kind, settings, choices.batch, draft.n_parameters)
         short = choices.model_copy(update={"optimizer": resolved})
         resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
     else:
-        resolved["lr"] = settings.lr
+        resolved["lr"] = draft.given(learning_rate.dear(settings.lr, law), settings.lr)
     draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
     return choices.model_copy(update={"optimizer": resolved})

@@ -8,6 +8,7 @@ import pytest
 from danlu.planning import learning_rate
 from danlu.planning.choices import Choices
 from danlu.planning.learning_rate import Belief, Measurement, Probe, pays, probe
+from danlu.planning.ledger import Decision
 from danlu.planning.rate_shape import WIDTHS, Point, located
 from danlu.planning.trials import Outcome
 
@@ -154,3 +155,27 @@ def test_short_runs_cost_little_and_are_left_out_where_they_would_say_nothing():
     assert learning_rate.cost(shorter, least) > 0.006
     assert learning_rate.affordable(shorter, 64, 0.007) is None
     assert learning_rate.affordable(shorter, 1, 0.02) is None  # samples by number need more steps than that
+
+
+@pytest.mark.parametrize(("factor", "is_told"), [(1.0, False), (2.0, False), (8.0, True), (1 / 8, True), (100.0, True)])
+def test_a_given_rate_far_from_the_law_is_told_what_it_costs(factor, is_told):
+    law = Decision("optimizer.lr", 0.01, "prior: some_law", "", "a paper", "", True, 0.005, 0.02)
+    told = learning_rate.dear(0.01 * factor, law)
+    assert (told is not None) == is_told
+    if told:
+        assert (told.value, told.origin, told.low, told.high) == (0.01 * factor, "given", 0.005, 0.02)
+        assert "by some_law the best is 0.01, and this would cost" in told.why
+        assert ("at least" in told.why) == (factor == 100.0)
+
+
+def test_what_it_costs_is_the_parabola_of_the_known_rate():
+    """A law that is nearly certain: BELOW d^2 per cent of the loss."""
+    law = Decision("optimizer.lr", 0.01, "prior: some_law", "", "", "", True, 0.01 / 1.01, 0.01 * 1.01)
+    told = learning_rate.dear(0.01 / 6, law)
+    lost = learning_rate.BELOW * math.log(6) ** 2
+    assert f"about {lost:.1f}% of the loss" in told.why
+
+
+def test_a_house_rule_says_nothing_against_a_given_rate():
+    law = Decision("optimizer.lr", 0.01, "prior: house rule", "", "", "nowhere tested", False, 0.009, 0.011)
+    assert learning_rate.dear(1.0, law) is None
