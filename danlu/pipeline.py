@@ -319,25 +319,28 @@ def stage_function(stage: str) -> Callable[[Recipe, RunFolder, Progress], Any]:
 
 
 def planned(plan: Callable[..., Any], recipe: Recipe, folder: RunFolder, tell: Progress) -> Any:
-    """Plan with train's stopwatch and its short runs; what was measured is kept until the plan is written."""
+    """Plan with train's tools; what was measured is kept until the plan is written."""
+    lab = lab_of(recipe, folder, tell)
+    choices = plan(recipe, folder, tell, lab)
+    if lab.journal is not None:
+        lab.journal.close()
+    return choices
+
+
+def lab_of(recipe: Recipe, folder: RunFolder, tell: Progress = lambda *_: None) -> Lab:
+    """What plan measures with: train's stopwatch and its short runs, and what a killed plan measured before."""
     from danlu.planning import hardware, history
     from danlu.planning.journal import Journal
     from danlu.stages import train
 
     machine = hardware.look(recipe.train.device, recipe.train.threads)
-    about = [
-        recipe.model_dump(mode="json"),
-        read_json(folder.data / "card.json")["fingerprint"],
-        history.machine_key(machine),
-    ]
-    journal = Journal(folder.path / "planning.jsonl", about, tell)
-    bench = Bench(
-        journal.rehearse(partial(train.rehearse, recipe, folder)), int(MEMORY_SHARE * machine.available_bytes)
+    card = read_json(folder.data / "card.json")["fingerprint"]
+    journal = Journal(
+        folder.path / "planning.jsonl", [recipe.model_dump(mode="json"), card, history.machine_key(machine)], tell
     )
-    run_trial = journal.run_trial(partial(train.run_trial, recipe, folder))
-    choices = plan(recipe, folder, tell, Lab(bench.time_steps, run_trial, bench, journal))
-    journal.close()
-    return choices
+    most = int(MEMORY_SHARE * machine.available_bytes)
+    bench = Bench(journal.rehearse(partial(train.rehearse, recipe, folder)), most)
+    return Lab(bench.time_steps, journal.run_trial(partial(train.run_trial, recipe, folder)), bench, journal)
 
 
 def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
