@@ -12,8 +12,9 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from danlu.base.errors import UserError
@@ -23,10 +24,19 @@ from danlu.data.samples import SampleSource
 from danlu.parallel.checkpoint import CheckpointWriter, Snapshot, load, load_newest, steps_in
 from danlu.parallel.checkpoint_files import folder_name
 from danlu.planning.choices import Choices
+from danlu.planning.duration import MODEL_SD, in_time
+from danlu.planning.footprint import spread
+from danlu.planning.length import forecast
+from danlu.planning.prediction import N_STEPS, PEAK_BYTES, STEP_S, TRAIN_S, Prediction, predict
+from danlu.planning.seen import ForkSeen, Seen
 from danlu.recipe import Recipe
+from danlu.training.earlier import setting_of
+from danlu.training.fork import NOT_STEP
 
 USABLE = 0.93
 """Share of the added time that is planned for, where the new length is a time."""
+PEAK_FACTOR = 1.05
+"""One standard deviation, as a factor, of the peak of the same run in another process."""
 
 
 def extended(old: RunFolder, length: str, out: Path | None, allow_code: Iterable[str] = ()) -> tuple[Recipe, RunFolder]:
@@ -97,10 +107,7 @@ def steps_of(recipe: Recipe, old: RunFolder, was: Choices, length: Length, step:
         spent = [sum(row["times"].values()) for row in rows]
         left = USABLE * (length.amount - rows[-1]["elapsed_s"])
         return step + max(0, int(left / (sum(spent) / len(spent))))
-    is_samples, model = isinstance(recipe.data, SampleSource), recipe.model
-    train = read_json(old.data / "card.json")["splits"]["train"]
-    context = 1 if is_samples else model.context  # type: ignore[attr-defined]
-    n_unique = train["n_samples"] if is_samples else train["n_tokens"]
+    n_unique, context = unique(recipe, old)
     samples: float = {
         "steps": length.amount * was.batch, "samples": length.amount, "tokens": length.amount / context,
         "epochs": length.amount * n_unique / context,
@@ -128,9 +135,12 @@ def fill(recipe: Recipe, run: RunFolder, old: RunFolder, choices: Choices, saved
     kept = [d for d in plan["decisions"] if d["name"] not in ("train.length", "train.n_steps", "plan.forecast")]
     kept.append({"name": "train.n_steps", "value": choices.n_steps, "origin": "derived", "why": why, "source": "", "valid": "",
                  "in_range": True})  # fmt: skip
+    predictions = [p.to_json() for p in expected(recipe, old, choices, saved.step)]
     write_json(
-        run.plan, plan | {"decisions": kept, "predictions": [], "choices": body, "fingerprint": fingerprint(body)}
+        run.plan,
+        plan | {"decisions": kept, "predictions": predictions, "choices": body, "fingerprint": fingerprint(body)},
     )
+    run.commit(run.plan, 0)
     run.train.mkdir(parents=True, exist_ok=True)
     for name in ("metrics.jsonl", "sample_ids.bin"):
         shutil.copyfile(old.train / name, run.train / name)
@@ -142,6 +152,62 @@ def fill(recipe: Recipe, run: RunFolder, old: RunFolder, choices: Choices, saved
     writer = CheckpointWriter(run.checkpoints, asynchronous=False)
     writer.save(dataclasses.replace(saved, state=state))
     writer.close()
+
+
+def expected(recipe: Recipe, old: RunFolder, choices: Choices, step: int) -> list[Prediction]:
+    """What the longer run is to take and where it will end, from what the old one took and where it and its cooled copies
+    ended. Nothing where the old one was never closed."""
+    path = old.train / "usage.json"
+    if not path.is_file():
+        return []
+    used = read_json(path)
+    rows = [row for row in MetricsLog(old.train / "metrics.jsonl") if "times" in row]
+    more = choices.n_steps - step
+    pace_s, spent_s = used["elapsed_s"] / used["step"], rows[step - 1]["elapsed_s"]
+    beside_s = 2 * used["startup_s"] + used["closing_s"]
+    why = f"{more:,} more steps at the {1e3 * pace_s:.3g} ms each took, looks and checkpoints counted"
+    factor = math.exp(math.hypot(MODEL_SD, spread([sum(row["times"].values()) for row in rows])))
+    whole = predict(TRAIN_S, beside_s + spent_s + pace_s * more, "s", why, "extension", factor=factor)
+    limit_s, n_steps = choices.time_limit_s, float(choices.n_steps)
+    own = [sum(s for part, s in row["times"].items() if part not in NOT_STEP) for row in rows]
+    found = [
+        predict(STEP_S, median(own), "s", f"median of {len(own):,} steps of {old.path}", "extension", factor=factor),
+        whole if limit_s is None else in_time(whole, limit_s, beside_s, is_paced=True),
+        predict(N_STEPS, n_steps, "steps", why, "extension", **{"sd": 0.0} if limit_s is None else {"factor": factor}),
+    ]
+    if used["peak_bytes"]:
+        told = f"what {old.path} held at most"
+        found.append(predict(PEAK_BYTES, used["peak_bytes"], "bytes", told, "extension", factor=PEAK_FACTOR))
+    return found + list(forecast(seen_of(recipe, old, choices, rows, step)).predictions)
+
+
+def seen_of(recipe: Recipe, old: RunFolder, choices: Choices, rows: Sequence[dict[str, Any]], step: int) -> Seen:
+    """What the old run showed, with its own end as the last of its cooled copies."""
+    schedule: Any = recipe.schedule
+    looks = [(row["step"], row["validation"]["loss"]) for row in rows if row.get("validation")]
+    at_peak = [loss for at, loss in looks if at <= step]
+    forks = (
+        [ForkSeen(**fork) for fork in read_json(old.train / "forks.json")]
+        if (old.train / "forks.json").is_file()
+        else []
+    )
+    if looks and looks[-1][0] > step:
+        end = ForkSeen(
+            step, looks[-1][0] - step, min(loss for _, loss in looks), 0.0, 0.0, at_peak[-1] if at_peak else None
+        )
+        forks.append(end)
+    n_unique, each = unique(recipe, old)
+    return Seen(
+        setting_of(recipe, choices), tuple(schedule.lr_at(s, choices.n_steps, 1.0) for s in range(choices.n_steps)),
+        tuple(row["loss"] for row in rows[:step]), tuple(forks[-2:]), choices.batch * each, n_unique,
+    )  # fmt: skip
+
+
+def unique(recipe: Recipe, run: RunFolder) -> tuple[int, int]:
+    """(samples or tokens of the training split, those of one sample)."""
+    train = read_json(run.data / "card.json")["splits"]["train"]
+    is_samples, model = isinstance(recipe.data, SampleSource), recipe.model
+    return (train["n_samples"], 1) if is_samples else (train["n_tokens"], model.context)  # type: ignore[attr-defined]
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from danlu.base.errors import UserError
+from danlu.base.runfolder import read_json, write_json
 from danlu.parallel.checkpoint import load_newest, steps_in
 from danlu.planning.choices import Choices
+from danlu.planning.hardware import Machine
+from danlu.planning.length import forecast
+from danlu.planning.scorecard import write_scorecard
 from danlu.stages.train import train_steps
-from danlu.training.extend import extended
+from danlu.training.extend import extended, seen_of
 
 CHOICES = {"n_steps": 20, "evaluate_every": 5, "save_every_steps": 3}
 SECTIONS = {"model": {"n_layers": 2, "width": 32, "n_heads": 2, "context": 16, "dropout": 0.1},
@@ -97,3 +101,45 @@ def test_without_its_checkpoint_it_says_what_is_missing(tiny_run, tmp_path):
     trained(recipe, run)
     with pytest.raises(UserError, match="at or before step 16"):
         extended(run, "40 steps", tmp_path / "longer")
+
+
+def test_what_it_will_take_is_predicted_and_trusted(tmp_path, short):
+    _, old = short
+    machine = Machine("cpu", 2, "a processor", 2, 10**9, 10**8, True)
+    write_json(old.plan, read_json(old.plan) | {"machine": machine.to_json()})
+    longer, run = extended(old, "40 steps", tmp_path / "longer")
+    found = {p["name"]: p for p in json.loads(run.plan.read_text())["predictions"]}
+    used = json.loads((old.train / "usage.json").read_text())
+    assert found["n_steps"]["low95"] == found["n_steps"]["high95"] == 40
+    assert found["train_s"]["value"] > used["elapsed_s"]
+    assert found["step_s"]["low80"] < found["step_s"]["value"]
+    assert "fewer than two copies were cooled" in found["final_loss"]["why"]
+    for _ in train_steps(longer, run):
+        pass
+    card = write_scorecard(run, {})
+    assert not any("prove" in note for note in card.notes)
+    assert {s.prediction.name for s in card.scores if s.outcome is not None} >= {
+        "train_s",
+        "step_s",
+        "n_steps",
+        "peak_bytes",
+    }
+
+
+def test_its_end_is_told_from_the_old_ones_end_and_copies(monkeypatch, short):
+    """A run of 200 steps that followed 2 + 8 n^-0.5, its copies and its cool-down too."""
+    recipe, old = short
+    monkeypatch.setattr("danlu.training.extend.unique", lambda *_: (10**9, 16))
+    loss = lambda n: 2 + 8 * n**-0.5  # noqa: E731
+    rows = [{"step": s, "loss": 1.04 * loss(s), "times": {"forward": 0.1}, "elapsed_s": 0.1 * s} for s in range(1, 201)]
+    rows[149]["validation"], rows[199]["validation"] = {"loss": 1.04 * loss(150)}, {"loss": loss(200)}
+    forks = [
+        {"step": n - n // 10, "n_cool": n // 10, "loss": loss(n), "sd": 0, "seconds": 0, "before": 1.04 * loss(n)}
+        for n in (10, 20)
+    ]
+    (old.train / "forks.json").write_text(json.dumps(forks))
+    seen = seen_of(recipe, old, Choices.read(old).model_copy(update={"n_steps": 400}), rows, 160)
+    assert [fork.end for fork in seen.forks] == [20, 200]
+    final = forecast(seen).predictions[0]
+    assert final.low80 < loss(400) < final.high80
+    assert final.value == pytest.approx(loss(400), rel=0.03)
