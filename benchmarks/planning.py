@@ -43,7 +43,7 @@ from planning_tasks import (
 )
 
 from danlu.planning.trials import Trial
-from danlu.recipe import BY_ADAMW, Recipe
+from danlu.recipe import BY_ADAMW, COOLED_LONG, LONG, Recipe
 
 TABLE = ROOT / "benchmarks" / "planning.md"
 SEALED = ROOT / "benchmarks" / "planning_sealed.md"
@@ -211,8 +211,10 @@ def usual(task: Task) -> str:
 
 
 def as_shipped(task: Task, **given: Any) -> Task:
-    """The task without its optimizer, or with this one's settings."""
+    """The task without its optimizer, or with this one's settings, and with the model's usual cool-down."""
     rest = {name: section for name, section in task.recipe.items() if name != "optimizer"}
+    if task.recipe["model"]["kind"] in COOLED_LONG:
+        rest["schedule"] = {"kind": "wsd", "decay": LONG}
     return replace(task, name=f"{task.name}.shipped", recipe=rest | ({"optimizer": given} if given else {}))
 
 

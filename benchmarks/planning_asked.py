@@ -34,7 +34,7 @@ def plan_of(task: Task, budget: str, factor: float = 1.0, length: str = "") -> d
     if FROZEN["on"]:
         raise NotKeptError(task.name)
     _, folder = opened(task)
-    raw = {"name": task.name, "schedule": {"kind": "wsd"}, **task.recipe, "plan": {"budget": budget},
+    raw = {"name": task.name, "schedule": {"kind": "wsd", "decay": "20%"}, **task.recipe, "plan": {"budget": budget},
            "train": {"length": length or f"{task.n_samples} samples", "threads": 1, "precision": task.precision}}  # fmt: skip
     recipe = Recipe.model_validate(raw)
     with tempfile.TemporaryDirectory() as place:

@@ -227,7 +227,7 @@ def opened(task: Task) -> tuple[Recipe, RunFolder]:
     from danlu.stages.prepare import prepare
 
     make_data()
-    recipe = Recipe.model_validate({"name": task.name, "schedule": {"kind": "wsd"}, **task.recipe})
+    recipe = Recipe.model_validate({"name": task.name, "schedule": {"kind": "wsd", "decay": "20%"}, **task.recipe})
     folder = RunFolder(WORK / f"{task.name.partition('.')[0]}-{fingerprint(recipe.data.model_dump(mode='json'))[:8]}")
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / "preparing").open("w") as lock:

@@ -26,6 +26,9 @@ DEFAULTS = {"data": "text", "model": "decoder", "task": "language", "optimizer":
 BY_ADAMW = frozenset({"mlp", "lenet", "vgg", "resnet", "nlinear", "dlinear", "recurrent", "deepspeech"})
 """Models that learn by AdamW where no optimizer is named. On small batches Muon's products took 1.2 to 9 times AdamW's step
 on these and ended no lower; on language models, a ViT and a tagger it ended 1 to 25% lower (benchmarks/optimizers.md)."""
+COOLED_LONG, LONG = frozenset({"lenet", "vgg", "resnet", "deepspeech"}), "50%"
+"""Models whose cool-down is this share of the run where none is named: LeNet ended 3 to 7% lower than with 20%, VGG 12%, DeepSpeech 36%,
+all others the same or higher (benchmarks/cooldown.md)."""
 SHELVES: dict[str, Mapping[str, type[Settings]]] = {
     "data": SOURCES,
     "model": MODELS,
@@ -71,13 +74,25 @@ def run_name(name: str) -> str:
     return checked_name("", name)
 
 
-def with_usual_optimizer(raw: Any) -> Any:
-    """The recipe's raw sections, with the kind of an optimizer that names none, where the model has a usual one of its own."""
+def with_usual(raw: Any) -> Any:
+    """The recipe's raw sections, with the kind of an optimizer that names none and the cool-down of a schedule that names none,
+    where the model has usual ones of its own."""
     if not isinstance(raw, Mapping):
         return raw
-    model, given = raw.get("model", {}), raw.get("optimizer", {})
+    model = raw.get("model", {})
     kind = model.get("kind") if isinstance(model, Mapping) else getattr(model, "kind", None)
-    if not (isinstance(kind, str) and kind in BY_ADAMW and isinstance(given, Mapping)) or "kind" in given:
+    if not isinstance(kind, str):
+        return raw
+    schedule = raw.get("schedule", {})
+    if kind in COOLED_LONG and isinstance(schedule, Mapping) and schedule.get("kind", DEFAULTS["schedule"]) == "wsd":
+        raw = {**raw, "schedule": {"decay": LONG, **schedule}}
+    return with_usual_optimizer(raw) if kind in BY_ADAMW else raw
+
+
+def with_usual_optimizer(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same for the optimizer of a model that learns by AdamW."""
+    given = raw.get("optimizer", {})
+    if not isinstance(given, Mapping) or "kind" in given:
         return raw
     adamw, other = (set(OPTIMIZERS[name].model_fields) for name in ("adamw", DEFAULTS["optimizer"]))
     if set(given) & (other - adamw):  # a setting that only the other has names it
@@ -141,7 +156,7 @@ class Recipe(Settings):
         try:
             recipe = cls.model_validate(raw)
         except ValidationError as error:
-            raise refusal(error, cls, with_usual_optimizer(raw), source, SYNONYMS) from None
+            raise refusal(error, cls, with_usual(raw), source, SYNONYMS) from None
         finally:
             ALLOWED_CODE.reset(token)
         recipe._text = "" if keys else text
@@ -150,9 +165,9 @@ class Recipe(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _usual_optimizer(cls, raw: Any) -> Any:
+    def _usual(cls, raw: Any) -> Any:
         """Before the sections are read."""
-        return with_usual_optimizer(raw)
+        return with_usual(raw)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

@@ -173,3 +173,17 @@ def test_a_misspelt_setting_is_told_of_the_models_usual_optimizer(tmp_path):
     path.write_text(head + "[optimizer]\nlrr = 0.1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"optimizer\.lrr is not a setting of adamw\. .*rename it to lr"):
         Recipe.load(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "decay"),
+    [
+        ("lenet", None, "50%"), ("resnet", {"warmup": "5 steps"}, "50%"), ("vgg", {"kind": "wsd"}, "50%"),
+        ("vgg", {"kind": "wsd", "decay": "30%"}, "30%"), ("lenet", {"kind": "cosine"}, None), ("vit", None, "20%"),
+    ],
+)  # fmt: skip
+def test_a_model_has_a_usual_cool_down_and_a_named_one_stands(model, given, decay):
+    raw = {"data": {"kind": "image", "path": "x"}, "model": {"kind": model}, "task": {"kind": "classify"}}
+    schedule = Recipe.model_validate(raw | ({} if given is None else {"schedule": given})).schedule
+    assert (str(schedule.decay) if hasattr(schedule, "decay") else None) == decay
+    assert schedule.kind == (given or {}).get("kind", "wsd")
