@@ -80,8 +80,8 @@ HIGH = (-2, -1, 0, 1, 2, 3)
 LADDERS = (
     Ladder("width, mup", "mup", WIDTHS, powers=(-1, 0, 1, 2, 3), seeds=(0, 1, 2)),
     Ladder("width, standard", "standard", WIDTHS, seeds=(0, 1)),
-    Ladder("depth, completep", "completep", DEPTHS),
-    Ladder("depth, standard", "standard", DEPTHS),
+    Ladder("depth, completep", "completep", DEPTHS, seeds=(0, 1, 2)),
+    Ladder("depth, standard", "standard", DEPTHS, seeds=(0, 1, 2)),
     Ladder("width, mup, Muon", "mup", WIDTHS, "muon", 0.01, HIGH, (0, 1)),
     Ladder("width, mup, AdamH", "mup", WIDTHS, "adamh", 0.02, HIGH[1:], (0, 1)),
     Ladder("depth, completep, Muon", "completep", DEPTHS, "muon", 0.01, HIGH, (0, 1)),
