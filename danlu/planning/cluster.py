@@ -26,6 +26,8 @@ UNSEEN_FACTOR = 1.4
 SEEN = ("h100", "a100-80gb", "a100-40gb")
 LOST = 1.11
 """Device-hours of a whole run over those of its steps: restarts, looks, checkpoints, slow days (median of published)."""
+ON_TIME = 1.01
+"""One standard deviation, as a factor, of the seconds of a run whose length is a time."""
 MOST_MICRO, MOST_CONTEXT, LEAST_PIECE = 64, 16, 2048
 """Samples of a micro-batch, ways of context parallelism, and tokens that each of those keeps, at most and at least."""
 N_SHOWN = 3
@@ -107,8 +109,8 @@ def least_memory(job: Job, cluster: Cluster) -> float:
     return min((device_memory(job, layout).total for layout in layouts(job, cluster)), default=math.inf)
 
 
-def estimate(job: Job, cluster: Cluster, n_tokens: float) -> Estimate:
-    """Memory, layout, seconds and dollars of a training of `n_tokens`."""
+def estimate(job: Job, cluster: Cluster, n_tokens: float, limit_s: float | None = None) -> Estimate:
+    """Memory, layout, seconds and dollars of a training of `n_tokens`, or of as many as `limit_s` seconds allow."""
     found = search(job, cluster)
     if not found:
         return nothing_fits(job, cluster)
@@ -118,6 +120,8 @@ def estimate(job: Job, cluster: Cluster, n_tokens: float) -> Estimate:
     run_factor = RUN_FACTOR if seen else RUN_FACTOR * UNSEEN_FACTOR / STEP_FACTOR
     step_s = best.time.total
     train_s = LOST * step_s * n_tokens / job.tokens
+    if limit_s is not None:  # a run under a time budget ends with it (training/pace.py)
+        train_s, run_factor = limit_s, ON_TIME
     hours = train_s / 3600 * cluster.n_devices
     low, usual, high = device.price
     spread = math.log(high / low) / (2 * Z80)
@@ -128,7 +132,9 @@ def estimate(job: Job, cluster: Cluster, n_tokens: float) -> Estimate:
     told = {
         "memory": f"a device: {parts(best.memory)}",
         "rate": f"all devices; {mfu:.0%} of peak in the model's own FLOPs",
-        "run": f"{short_count(n_tokens)} tokens, and {LOST - 1:.0%} for restarts, looks and checkpoints",
+        "run": f"{short_count(n_tokens)} tokens, and {LOST - 1:.0%} for restarts, looks and checkpoints"
+        if limit_s is None
+        else "the time budget",
         "cost": f"{usual:g} $ a device-hour, {low:g} to {high:g} ({device.priced})",
     }
     predictions = (

@@ -43,7 +43,9 @@ def foretell(recipe: Recipe, cluster: Cluster, count: Callable[[Recipe], int]) -
         notes.append(decision.why)
     shape = model.shape(n_vocabulary)
     job, n_tokens, why = settle(recipe, shape, cluster, n_unique)
-    found = estimate(job, cluster, n_tokens)
+    length: Any = recipe.train.length
+    limit_s = length.amount if length != "auto" and length.unit == "seconds" else None
+    found = estimate(job, cluster, n_tokens, limit_s)
     return Estimate(cluster, job, found.candidates, found.predictions, (*found.notes, *why, *notes))
 
 

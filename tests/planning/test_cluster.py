@@ -219,3 +219,13 @@ def test_other_models_get_their_weights_and_an_honest_answer():
     assert found.prediction("weights_bytes").value == (2 + 4 + 4 + 4) * 25_557_032  # SGD keeps one number
     assert found.prediction("train_s").value is None
     assert "and model.kind is resnet: danlu plan measures it" in found.notes[0]
+
+
+def test_a_time_budget_is_what_a_run_takes():
+    job, cluster = Job(GPT3, 1600), Cluster(accelerators()["h100"], 1024)
+    found = estimate(job, cluster, 3e11, limit_s=86400.0)
+    time, hours = found.prediction("train_s"), found.prediction("device_hours")
+    assert time.value == 86400
+    assert time.high95 / time.low95 < 1.05
+    assert hours.value == pytest.approx(24 * 1024)
+    assert found.prediction("step_s") == estimate(job, cluster, 3e11).prediction("step_s")
