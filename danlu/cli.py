@@ -83,17 +83,22 @@ def plan(
             "--on", metavar="MACHINES", help='Estimate on machines you do not have: "1024 x h100". Runs nothing.'
         ),
     ] = None,
+    spend: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="With --on: the run's length as money at their usual price.")
+    ] = None,
     set: Set = None,
     out: Out = None,
     allow_code: AllowCode = None,
 ) -> None:
     """Answer every "auto", with reasons; predict time, memory and loss with intervals."""
+    if on is None and spend is not None:
+        raise UserError("--spend", "needs the machines that have a price", fix='add --on "8 x h100"')
     if on is None:
         return stages("plan", target, set, out, allow_code)
     from danlu import pipeline
     from danlu.console import show_estimate
 
-    show_estimate(*pipeline.plan_on(target, on, set or (), allow_code or ()))
+    show_estimate(*pipeline.plan_on(target, on, set or (), allow_code or (), spend))
 
 
 @app.command()

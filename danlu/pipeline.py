@@ -9,6 +9,7 @@ its data and plan are kept as they are: a checkpoint belongs to them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -198,13 +199,23 @@ def check(recipe: Recipe | Path | str, sets: Sequence[str] = (), allow_code: Ite
 
 
 def plan_on(
-    recipe: Recipe | Path | str, on: str, sets: Sequence[str] = (), allow_code: Iterable[str] = ()
+    recipe: Recipe | Path | str,
+    on: str,
+    sets: Sequence[str] = (),
+    allow_code: Iterable[str] = (),
+    spend: float | None = None,
 ) -> tuple[str, Estimate]:
-    """(title, memory, layout, time and cost) on machines as in "1024 x h100". Nothing is run or written."""
+    """(title, memory, layout, time and cost) on machines as in "1024 x h100"; `spend`: dollars that are the run's length, at the
+    machines' usual price. Nothing is run or written."""
     from danlu.planning.accelerators import parse_cluster
     from danlu.planning.foretell import foretell
 
     machines = parse_cluster(on)
+    if spend is not None:
+        if not 0 < spend < math.inf:
+            raise UserError("--spend", "must be dollars, more than 0", got=f"{spend:g}")
+        seconds = 3600 * spend / (machines.device.price[1] * machines.n_devices)
+        sets = (*sets, f'train.length="{seconds:.6g} s"')
     found, _ = loaded(recipe, sets, allow_code)
     return f"{found.name} on {machines}", foretell(found, machines, lambda recipe: check(recipe).n_parameters)
 

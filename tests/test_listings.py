@@ -128,7 +128,7 @@ def test_d_digits_with_dropout(tmp_path):
     for name, array, n_dims in (("train-images-idx3", digits, 3), ("train-labels-idx1", labels, 1)):
         sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
         (tmp_path / f"{name}-ubyte").write_bytes(bytes([0, 0, 8, n_dims]) + sizes + array.tobytes())
-    found = trained("d", tmp_path, f"data.path={tmp_path}", "data.split.test=0.0")
+    found = trained("d", tmp_path, f"data.path={tmp_path}", "data.split.test=0.0", "evaluate.on=train")
     x, y = torch.from_numpy(digits[:, None]).float() / 255, torch.from_numpy(labels.astype("i8"))
 
     def program(initial):

@@ -25,6 +25,7 @@ from danlu.planning.draft import Draft
 from danlu.planning.learning_rate import unmeasured
 from danlu.planning.ledger import Decision
 from danlu.planning.size import Budget, Rung, affordable
+from danlu.planning.sizing import MEMORY_SHARE, least_memory
 from danlu.planning.trials import RunTrial, Trial
 
 RUNGS = ((1 / 20, 1 / 40), (1 / 10, 1 / 40), (1 / 20, 1 / 20), (1 / 5, 1 / 40), (1 / 10, 1 / 20), (1 / 5, 1 / 20))
@@ -115,7 +116,7 @@ def measured(
     limits = (
         {"seconds": length.amount} if length.unit == "seconds" else {"n_tokens": draft.length_tokens(choices.batch)}
     )
-    budget = Budget(n_unique=draft.n_unique, **limits)
+    budget = Budget(n_unique=draft.n_unique, bytes=MEMORY_SHARE * draft.machine.available_bytes, **limits)
     n_tokens = affordable(float(base), budget, lambda _: token_s)
     whole = shape_of(float(base))
     wanted = [(shape, d * n_tokens) for s, d in RUNGS if (shape := shape_of(s * base))]
@@ -125,14 +126,19 @@ def measured(
     if reason := ladder.climb(wanted):
         return unmeasured(law, reason)
     shapes = [(s, shape) for x in SIZES if (shape := shape_of(s := float(x) * base))]
-    known = sorted((shape.n_hidden_parameters, shape.flops_per_token()) for _, shape in shapes)
-    hidden, flops = (np.log([row[i] for row in known]) for i in (0, 1))
+    known = sorted(
+        (shape.n_hidden_parameters, shape.flops_per_token(), least_memory(draft.recipe, shape)) for _, shape in shapes
+    )
+    hidden, flops, held = (np.log([row[i] for row in known]) for i in (0, 1, 2))
     seconds = seconds_by(ladder.times)
 
     def token_s_of(n: float) -> float:
         return seconds(math.exp(np.interp(math.log(n), hidden, flops)))
 
-    found, expected = size.size_of(ladder.rungs, budget, token_s_of, reach=REACH)
+    def bytes_of(n: float) -> float:
+        return math.exp(np.interp(math.log(n), hidden, held))
+
+    found, expected = size.size_of(ladder.rungs, budget, token_s_of, bytes_of, REACH)
     if found is None:
         return unmeasured(law, f"a ladder of {len(ladder.rungs)} runs cannot tell: {expected.why}")
     n = float(parse_count(found.value))

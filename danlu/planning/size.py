@@ -188,13 +188,9 @@ class Budget:
 
     seconds: float = math.inf
     n_tokens: float = math.inf
-    dollars: float = math.inf
     bytes: float = math.inf
     n_unique: float = math.inf
     """Tokens there are."""
-    dollars_per_hour: float = 0.0
-    served_tokens: float = 0.0
-    """Tokens that it will generate or read in its life: each costs a third of a training token (2 N of 6 N)."""
 
 
 SecondsPerToken = Callable[[float], float]
@@ -254,12 +250,8 @@ def size_of(
 
 
 def affordable(n: float, budget: Budget, token_s: SecondsPerToken) -> float:
-    """Tokens that N parameters may see: the tightest of time, money (less what serving will cost) and tokens."""
-    seconds = budget.seconds
-    if budget.dollars_per_hour > 0:
-        seconds = min(seconds, budget.dollars / budget.dollars_per_hour * 3600)
-    seconds -= budget.served_tokens * token_s(n) / 3
-    return min(budget.n_tokens, seconds / token_s(n))
+    """Tokens that N parameters may see: the tighter of time and tokens."""
+    return min(budget.n_tokens, budget.seconds / token_s(n))
 
 
 def optimum_range(surface: Surface, options: list[tuple[float, float]], fresh: list[float]) -> tuple[float, float]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from danlu.base.units import Length, parse_count
+from danlu.base.units import Length, parse_count, short_count
+from danlu.models.decoder_settings import DecoderShape
 from danlu.planning import priors
 from danlu.planning.ledger import Decision
+from danlu.planning.memory import training_memory
 
 SMALLEST = {"n_layers": 2, "width": 64}
 """No model below this is worth training."""
+MEMORY_SHARE = 0.7
+"""Of the free memory, what the least layout of an open size may take by formula; micro-batches need room too."""
+MOST_CUT = 1e4
+"""Times that a size is cut at most: beyond, the rehearsal says that nothing fits."""
 
 
 def is_open(model: Any) -> bool:
@@ -26,6 +34,26 @@ def compute_of(length: Any, n_unique: int, gflops: float) -> float:
     if isinstance(length, Length) and length.unit in ("tokens", "epochs"):
         n_tokens = length.amount * (n_unique if length.unit == "epochs" else 1)
     return 6.0 * n_tokens * n_tokens / 20
+
+
+def least_memory(recipe: Any, shape: DecoderShape) -> float:
+    """Bytes of training with a micro-batch of one sample."""
+    precision = "fp32" if recipe.train.precision == "fp32" else "bf16"
+    has_ema = recipe.train.ema != "none"
+    return training_memory(shape, 1, recipe.optimizer.kind, precision, "blocks", has_ema).total
+
+
+def that_fits(
+    model: Any, vocab_size: int, decision: Decision, limit: float, held: Callable[[DecoderShape], float]
+) -> Any:
+    """(the settings, the decision) with the size cut to what `limit` bytes hold; as they are where that is enough."""
+    n = given = parse_count(decision.value)
+    while (taken := held(model.model_copy(update={"size": n}).shape(vocab_size))) > limit and n > given / MOST_CUT:
+        n = int(0.9 * n)
+    if n == given:
+        return model.model_copy(update={"size": n}), decision
+    why = f"{decision.why} That many do not fit: {short_count(n)} take {taken / 1e9:.3g} GB of the {limit / 1e9:.3g} GB to plan with."
+    return model.model_copy(update={"size": n}), replace(decision, value=short_count(n), why=why, high=float(n))
 
 
 def sized(model: Any, vocab_size: int, n_unique: int, flops: float) -> tuple[Any, Decision]:

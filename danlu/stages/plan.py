@@ -7,6 +7,7 @@ open. Training and every resume read only that, so neither the curve nor the sch
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -24,7 +25,7 @@ from danlu.planning.journal import Journal
 from danlu.planning.layouts import Bench
 from danlu.planning.ledger import Decision, write_plan
 from danlu.planning.prediction import PEAK_BYTES, predict
-from danlu.planning.sizing import compute_of, is_open, sized
+from danlu.planning.sizing import MEMORY_SHARE, compute_of, is_open, least_memory, sized, that_fits
 from danlu.planning.timing import first_choices, fitted, memory_of, time_choices
 from danlu.planning.trials import Lab
 from danlu.recipe import Recipe
@@ -86,6 +87,8 @@ def resolve_shape(draft: Draft, lab: Lab) -> DecoderShape:
     if is_open(settings):
         flops = compute_of(draft.recipe.train.length, draft.n_unique, draft.expected_gflops)
         by_law, law = sized(settings, draft.card.vocab_size, draft.n_unique, flops)
+        limit = MEMORY_SHARE * draft.machine.available_bytes
+        by_law, law = that_fits(by_law, draft.card.vocab_size, law, limit, partial(least_memory, draft.recipe))
         value = draft.decide(measured_size(draft, by_law, law, lab))
         settings = settings.model_copy(update={"size": parse_count(value)})
     shape: DecoderShape = settings.shape(draft.card.vocab_size)

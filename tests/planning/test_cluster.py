@@ -229,3 +229,22 @@ def test_a_time_budget_is_what_a_run_takes():
     assert time.high95 / time.low95 < 1.05
     assert hours.value == pytest.approx(24 * 1024)
     assert found.prediction("step_s") == estimate(job, cluster, 3e11).prediction("step_s")
+
+
+def test_money_is_time_at_the_machines_usual_price(tmp_path):
+    from danlu.pipeline import plan_on
+    from danlu.recipe import Recipe
+
+    (tmp_path / "notes.txt").write_text("a text of some length. " * 4000)
+    recipe = Recipe(
+        data={"path": str(tmp_path / "notes.txt")},
+        model={"n_layers": 2, "width": 64, "context": 64},
+        train={"batch": 64},
+    )
+    (tmp_path / "r.toml").write_text(recipe.sparse_toml())
+    _, found = plan_on(tmp_path / "r.toml", "2 x h100", spend=60.0)
+    price = accelerators()["h100"].price[1]
+    assert found.prediction("cost_usd").value == pytest.approx(60.0)
+    assert found.prediction("train_s").value == pytest.approx(3600 * 60 / price / 2)
+    with pytest.raises(UserError, match="--spend must be dollars"):
+        plan_on(tmp_path / "r.toml", "2 x h100", spend=0.0)

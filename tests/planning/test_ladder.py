@@ -35,14 +35,14 @@ def shape_of(n):
     return Decoder(size=max(1, round(n)), context=CONTEXT).shape(VOCAB) if n > 20_000 else None
 
 
-def setting(length="2 h", budget="8%", **train):
+def setting(length="2 h", budget="8%", memory=10**12, **train):
     """(draft, run_trial) of a machine and a task whose losses and times are known."""
     recipe = Recipe.model_validate(
         {"name": "x", "model": {"kind": "decoder", "context": CONTEXT}, "data": {"path": "x"}, "plan": {"budget": budget},
          "train": {"length": length, **train}}
     )  # fmt: skip
     card = SimpleNamespace(vocab_size=VOCAB, splits={"train": SimpleNamespace(n_tokens=10**9)})
-    machine = SimpleNamespace(n_cores=2, has_bf16=False)
+    machine = SimpleNamespace(n_cores=2, has_bf16=False, available_bytes=memory)
     asked = []
 
     def run_trial(trial):

@@ -83,8 +83,6 @@ def test_budgets_bind():
     token_s = lambda n: 6 * n / 1e12  # noqa: E731
     assert affordable(1e6, Budget(seconds=60), token_s) == pytest.approx(1e7)
     assert affordable(1e6, Budget(seconds=60, n_tokens=1e5), token_s) == 1e5
-    assert affordable(1e6, Budget(dollars=1, dollars_per_hour=60), token_s) == pytest.approx(1e7)
-    assert affordable(1e6, Budget(seconds=60, served_tokens=3e6), token_s) == pytest.approx(9e6)
     many, few = (
         size_of(ladder(), Budget(seconds=1e5, bytes=b), token_s, lambda n: 18 * n)[0] for b in (math.inf, 18e7)
     )
