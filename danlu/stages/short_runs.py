@@ -33,7 +33,7 @@ def parse_short(text: str) -> float | Length:
             found = parse_length(text)
         except ValueError:
             found = 0.0
-    if not found or (isinstance(found, Length) and found.unit not in ("steps", "seconds")):
+    if not found or found == math.inf or (isinstance(found, Length) and found.unit not in ("steps", "seconds")):
         wanted = 'must be a share above 0 such as "10%", steps or a time, such as "200 steps" or "5 s"'
         raise UserError("--length", wanted, got=text)
     return found
@@ -46,13 +46,17 @@ def steps_of(length: str, base: Choices, run: RunFolder) -> int:
         return max(LEAST_STEPS, round(base.n_steps * found))
     if found.unit == "steps":
         return max(1, round(found.amount))
-    return max(1, round(found.amount / step_seconds(run)))
+    if (step_s := step_seconds(run)) is None:
+        raise UserError(
+            "--length", "cannot be a time where the plan has no time of a step", got=length, fix="write steps"
+        )
+    return max(1, round(found.amount / step_s))
 
 
-def step_seconds(run: RunFolder) -> float:
-    """Of one step, as planned."""
-    found: float = next(p["value"] for p in read_json(run.plan)["predictions"] if p["name"] == STEP_S)
-    return found
+def step_seconds(run: RunFolder) -> float | None:
+    """Of one step, as planned; None where the plan has none."""
+    predictions = read_json(run.plan).get("predictions", ())
+    return next((p.get("value") for p in predictions if p["name"] == STEP_S), None)
 
 
 class Record:
