@@ -48,8 +48,7 @@ def told(seeds: Sequence[int], outcomes: Sequence[Outcome]) -> Found:
 
 def spread_of(losses: Sequence[float]) -> Spread:
     """The noise of a seed; without a number where the losses have no mean to hold it against."""
-    is_known = any(losses) or not all(map(math.isfinite, losses))
-    return seed_noise(losses) if is_known else Spread(math.nan, 0.0, math.inf, len(losses))
+    return seed_noise(losses) if sum(losses) else Spread(math.nan, 0.0, math.inf, len(losses))
 
 
 def mean(values: Sequence[float]) -> float:
@@ -159,6 +158,7 @@ def seed_note(recipe: Recipe, run: RunFolder) -> list[str]:
         return []
     runs = f"{found['cost']['runs']} runs of {found['n_steps']:,} steps, danlu noise"
     if found["seed"]["sd"] is not None:
-        return [f"Another seed would change the loss by about {percent(found['seed']['sd'])} (sd over {runs})."]
+        longer = "; longer runs vary as much or less" if found["n_steps"] < found["planned_steps"] else ""
+        return [f"Another seed would change the loss by about {percent(found['seed']['sd'])} (sd over {runs}{longer})."]
     n_lost = sum(row["loss"] is None for row in found["losses"])
     return [f"With other seeds {n_lost} of {runs}, diverged."] if n_lost else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +12,7 @@ from danlu.planning.noise_told import percent
 from danlu.stages.report_drawings import drawing
 from danlu.stages.report_html import Html, duration, join, tag
 
-STRIP_NOTE = "A point a seed; the line is their mean, the band one sd to each side. A cross at the top diverged."
+STRIP_NOTE = "A point a run, in the order of their seeds; the line is the mean, the band one sd to each side. A cross at the top diverged."
 
 
 class Reading(BaseModel):
@@ -95,10 +96,10 @@ def rows(heads: Sequence[str], body: Sequence[Sequence[str]]) -> Html:
 def strip(found: NoiseRecord) -> Html | None:
     """The loss of every seed, with their mean and sd."""
     known = [row.loss for row in found.losses if row.loss is not None]
-    measured = [(row.seed, float("nan") if row.loss is None else row.loss) for row in found.losses]
+    measured = [(i, math.nan if row.loss is None else row.loss) for i, row in enumerate(found.losses, 1)]
     curve = []
     if found.seed.sd is not None and known:
         mean = sum(known) / len(known)
         sd = found.seed.sd * abs(mean)
-        curve = [(x, mean, mean - sd, mean + sd) for x in (measured[0][0] - 0.5, measured[-1][0] + 0.5)]
-    return drawing(points("seed", "validation loss", measured, curve=curve, note=STRIP_NOTE))
+        curve = [(x, mean, mean - sd, mean + sd) for x in (0.5, len(measured) + 0.5)]
+    return drawing(points("run", "validation loss", measured, curve=curve, note=STRIP_NOTE))
