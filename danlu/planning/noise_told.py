@@ -24,7 +24,10 @@ BEYOND = 1.959964 * math.sqrt(2)
 """Two values of one normal differ by more than so many of its sd once in twenty times."""
 FEW = 5
 """Fewer runs say little of their sd."""
-LONGER = "Longer runs vary as much or less: on three small tasks the sd fell as length^-0.07 to length^-0.58 (benchmarks/seed_noise.md)."
+LONGER = (
+    "Over seeds longer runs vary as much or less: the sd fell as length^-0.07 to length^-0.58 on three small tasks "
+    "(benchmarks/seed_noise.md); what another split changes may grow, as it did on one of them."
+)
 
 
 def told(seeds: Sequence[int], outcomes: Sequence[Outcome]) -> Found:

@@ -81,7 +81,7 @@ def test_the_verdict_and_the_notes_say_it_plainly(runs: list[Outcome]) -> None:
     )
     said = notes(found, 100, 1000)
     assert said[0].startswith(
-        "Measured on runs of 100 steps, 10% of the planned 1,000. Longer runs vary as much or less"
+        "Measured on runs of 100 steps, 10% of the planned 1,000. Over seeds longer runs vary as much or less"
     )
     assert "share no seed" in said[1]
     assert "1,600 targets" in said[2]
@@ -111,6 +111,7 @@ def test_one_block_says_nothing_of_other_splits() -> None:
     assert any("one piece" in note for note in notes(found, 20, 20))
 
 
+@pytest.mark.filterwarnings("error")
 def test_equal_losses_and_losses_of_0() -> None:
     found = told(range(3), [ended(2.0)] * 3)
     assert found["verdict"].startswith(
