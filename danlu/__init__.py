@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from danlu.base.errors import DanluError, UserError
     from danlu.batching import batch
     from danlu.fitting import fit
+    from danlu.noising import noise
     from danlu.pipeline import Run, check, evaluate, extend, open_run, plan, prepare, report, run, train, train_steps
     from danlu.recipe import Recipe
     from danlu.tuning import tune
 
 __version__ = "0.1.0"
 __all__ = [
-    "DanluError", "Recipe", "Run", "UserError", "batch", "check", "evaluate", "extend", "fit", "open_run",
+    "DanluError", "Recipe", "Run", "UserError", "batch", "check", "evaluate", "extend", "fit", "noise", "open_run",
     "plan", "prepare", "report", "run", "train", "train_steps", "tune",
 ]  # fmt: skip
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Recipe": "danlu.recipe",
     "fit": "danlu.fitting",
     "batch": "danlu.batching",
+    "noise": "danlu.noising",
     "tune": "danlu.tuning",
 }
 

@@ -163,6 +163,26 @@ def batch(
 
 
 @app.command()
+def noise(
+    target: Target,
+    seeds: Annotated[int, typer.Option(help="Runs that differ in nothing else, at least 2.")] = 5,
+    length: Annotated[str, typer.Option(help='Of each run: "10%" of the planned one, steps, or a time.')] = "10%",
+    set: Set = None,
+    out: Out = None,
+    allow_code: AllowCode = None,
+) -> None:
+    """Measure how much of a difference between two runs is chance, by short runs that differ in their seed."""
+    from danlu import noising
+    from danlu.console import show_noise, shown_progress
+
+    with shown_progress() as progress:
+        found = noising.noise(
+            target, out, sets=set or (), allow_code=allow_code or (), progress=progress, seeds=seeds, length=length
+        )
+    show_noise(found)
+
+
+@app.command()
 def report(target: Target, allow_code: AllowCode = None) -> None:
     """Make the page again from the run folder."""
     stages("report", target, None, None, allow_code)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 5.0
 """Seconds between two lines of one stage when the output is not a terminal."""
+SEEDS_SHOWN = 10
+"""Losses of danlu noise that are printed."""
 
 
 @contextmanager
@@ -198,6 +200,31 @@ def show_batch(found: Mapping[str, Any]) -> None:
     table(title, columns, rows)
     for said in (found["verdict"], *found["notes"]):
         print(one_line(said))
+    print(f"Report: {Path(found['folder'], 'report.html').resolve()}")
+
+
+def show_noise(found: Mapping[str, Any]) -> None:
+    """What runs that differ in their seed came to."""
+    from danlu.planning.noise_told import percent
+    from danlu.stages.report_noise import NoiseRecord, sources
+
+    record = NoiseRecord(**found)
+    title = (
+        f"{record.cost.runs:,} runs of {record.n_steps:,} steps that differ in their seed, {record.cost.seconds:.0f} s"
+    )
+    table(title, ("noise of", "relative sd", "95%"), sources(record))
+    shown = [
+        f"{'diverged' if row.loss is None else f'{row.loss:.4f}'} (seed {row.seed})"
+        for row in record.losses[:SEEDS_SHOWN]
+    ]
+    more = len(record.losses) - len(shown)
+    print(f"Losses: {', '.join(shown)}" + (f", and {more:,} more in noise/result.json" if more else ""))
+    if record.seed.sd is not None:
+        told = [(str(row.n), percent(row.same), percent(row.other)) for row in record.resolves]
+        table("Differences that runs tell apart", ("runs an arm", "on this split", "on others too"), told)
+    for note in record.notes:
+        print(f"Note: {one_line(note)}")
+    print(one_line(record.verdict))
     print(f"Report: {Path(found['folder'], 'report.html').resolve()}")
 
 

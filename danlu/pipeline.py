@@ -368,7 +368,10 @@ def inputs_of(stage: str, recipe: Recipe, folder: RunFolder) -> str:
     if stage == "train":
         read += [read_json(folder.plan)]
     if stage == "evaluate":
+        from danlu.planning.noise_told import seed_note
+
         read += [recipe.evaluate, recipe.task, sorted(p.name for p in folder.checkpoints.glob("step-*"))]
+        read += seed_note(recipe, folder)
     return fingerprint(read)
 
 

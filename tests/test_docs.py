@@ -82,7 +82,7 @@ def small(words: list[str]) -> list[str]:
         out.append("runs/made" if is_run else word)
     if (
         words[:1]
-        and words[0] in ("run", "prepare", "plan", "train", "check", "tune", "batch")
+        and words[0] in ("run", "prepare", "plan", "train", "check", "tune", "batch", "noise")
         and words[1:2][0].endswith(".toml")
     ):
         out += [part for setting in SMALL for part in ("--set", setting)]

@@ -51,10 +51,10 @@ def paired_noise(first: Look, second: Look) -> float:
     """Relative sd of the difference of two looks at the same blocks: both see the same resamples, so what makes a block
     hard for both cancels. NaN where the blocks are not the same."""
     (sums, counts), (others, other_counts) = columns(first), columns(second)
-    if len(sums) < 2 or not np.array_equal(counts, other_counts):
+    mean = abs(first.loss + second.loss) / 2
+    if len(sums) < 2 or not np.array_equal(counts, other_counts) or not mean:
         return math.nan
     weights = resamples(len(sums))
-    mean = abs(first.loss + second.loss) / 2
     return corrected(weights @ (sums - others) / (weights @ counts), len(sums)) / mean
 
 

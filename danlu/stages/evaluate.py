@@ -16,6 +16,7 @@ from danlu.build import is_samples, open_text
 from danlu.models.generate import generate
 from danlu.models.sampling import Sampling
 from danlu.package import write_package
+from danlu.planning.noise_told import seed_note
 from danlu.planning.prediction import FINAL_LOSS
 from danlu.planning.scorecard import is_predicted, write_scorecard
 from danlu.recipe import Recipe
@@ -81,7 +82,14 @@ def evaluate_text(recipe: Recipe, run: RunFolder, progress: Progress) -> Scores:
         beats_baselines=beaten,
         n_targets=int(by_window.n_targets.sum()),
         samples=samples(trained, text, settings),
-        notes=(verdict, *trained.notes, denominators(text, sums.n_bytes.sum()), chosen.method, *notes),
+        notes=(
+            verdict,
+            *trained.notes,
+            denominators(text, sums.n_bytes.sum()),
+            chosen.method,
+            *seed_note(recipe, run),
+            *notes,
+        ),
     )
     run.evaluate.mkdir(parents=True, exist_ok=True)
     write_json(run.evaluate / "scores.json", dataclasses.asdict(scores))

@@ -17,6 +17,7 @@ from danlu.base.contracts import Metric, Progress, Scores, Split
 from danlu.base.runfolder import RunFolder, write_json
 from danlu.data.samples import fixed_seeds, in_pieces
 from danlu.package import write_package
+from danlu.planning.noise_told import seed_note
 from danlu.recipe import Recipe
 from danlu.stages.report_evidence import lower_is_better
 from danlu.trained import Trained, load_model
@@ -58,7 +59,13 @@ def evaluate_samples(recipe: Recipe, run: RunFolder, progress: Progress) -> Scor
             *task.panels(predictions, truths, split, trained.card),
             *task.panels_made(trained.model, split, trained.card),
         ),
-        notes=(verdict, *undefined(task, head, resampled.values[0], on), *trained.notes, resampled.method),
+        notes=(
+            verdict,
+            *undefined(task, head, resampled.values[0], on),
+            *trained.notes,
+            resampled.method,
+            *seed_note(recipe, run),
+        ),
         headline=head,
         higher_is_better=is_higher,
     )

@@ -19,6 +19,7 @@ from danlu.base.settings import meanings as docstrings
 from danlu.stages.report_arms import TuneRecord
 from danlu.stages.report_batch import BatchRecord
 from danlu.stages.report_curves import Training, read_training
+from danlu.stages.report_noise import NoiseRecord
 
 Part = TypeVar("Part")
 LOWER_IS_BETTER = ("loss", "bits", "perplexity", "error", "nats", "mse", "mae")
@@ -168,6 +169,7 @@ class Evidence:
     forecast: ForecastRecord | None = None
     tune: TuneRecord | None = None
     batch: BatchRecord | None = None
+    noise: NoiseRecord | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -242,6 +244,7 @@ def gather(run: RunFolder) -> Evidence:
     evidence.forecast = part(evidence, run.train / "forecast.json", TypeAdapter(ForecastRecord))
     evidence.tune = part(evidence, run.path / "tune" / "result.json", TypeAdapter(TuneRecord))
     evidence.batch = part(evidence, run.path / "batch" / "result.json", TypeAdapter(BatchRecord))
+    evidence.noise = part(evidence, run.path / "noise" / "result.json", TypeAdapter(NoiseRecord))
     evidence.training = read_training(run.train / "metrics.jsonl")
     evidence.environment = environment(raw_plan, raw_manifest)
     return evidence

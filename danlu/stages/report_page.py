@@ -15,6 +15,7 @@ from danlu.stages.report_batch import batch
 from danlu.stages.report_curves import N_EVENTS, SIGNALS, event_kind, shown_events
 from danlu.stages.report_evidence import Evidence
 from danlu.stages.report_html import Html, duration, fixed, join, number, percent, size, tag
+from danlu.stages.report_noise import how_much_is_chance
 from danlu.stages.report_panels import panels
 from danlu.stages.report_scorecard import scorecard
 from danlu.stages.report_tables import data, decisions, settings
@@ -65,6 +66,7 @@ def body(evidence: Evidence) -> Html:
         ("data", "Data", data),
         ("decisions", "How each number was found", decisions),
         ("arms", "Which of these?", lambda found: which_of_these(found.tune) if found.tune else None),
+        ("noise", "How much is chance?", lambda found: how_much_is_chance(found.noise) if found.noise else None),
         ("batch", "How large may the batch be?", batch_size),
         ("events", "Events", events),
         ("settings", "Settings", settings),

@@ -8,7 +8,6 @@ goes on where it was; tune/result.json has what was found.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,26 +17,21 @@ from pydantic import ValidationError
 
 from danlu.base.contracts import Progress
 from danlu.base.errors import UserError
-from danlu.base.logs import MetricsLog
 from danlu.base.refusal import refusal
-from danlu.base.runfolder import RunFolder, fingerprint, read_json, write_json
+from danlu.base.runfolder import RunFolder, read_json, write_json
 from danlu.base.toml import parse_set, parse_word, put, toml_value
-from danlu.base.units import Length, parse_length
+from danlu.base.units import parse_length
 from danlu.build import is_samples
 from danlu.planning.arms import Arm, Budget, Contest, Yardstick
 from danlu.planning.arms_told import concluded, edges
 from danlu.planning.choices import Choices
-from danlu.planning.prediction import STEP_S
-from danlu.planning.trials import Look, Outcome, Trial
+from danlu.planning.trials import Outcome, Trial
 from danlu.recipe import SYNONYMS, Recipe
 from danlu.stages.report_evidence import lower_is_better
+from danlu.stages.short_runs import Record, parse_short, steps_of
 from danlu.stages.tune_data import judge_alike
 from danlu.training.trial import varied
 
-FORMAT = 2
-"""Raised when a short run changes its meaning, so that older lines are not taken for it."""
-LEAST_STEPS = 20
-"""Of a short run whose length is a share."""
 COMPARED = ("model", "task", "optimizer", "schedule", "data")
 TRAIN_COMPARED = ("l1", "l2", "max_norm", "clip_value", "ema")
 """Sections, and settings of [train], that arms may differ in."""
@@ -101,10 +95,10 @@ def tune(
         arms.append(Arm(name, own, base.model_copy(update=chosen), is_given))
     for arm in arms:
         varied(recipe, arm.settings).schedule.lr_at(0, n_steps, 1.0)  # type: ignore[attr-defined]  # refuses what does not fit
-    record = Record(recipe, run)
+    record = Record(recipe, run, run.path / "tune" / "trials.jsonl")
 
     def run_arm(arm: Arm, trial: Trial) -> Outcome:
-        return record.outcome(arm, trial, lambda: run_in(folders[arm.name], trial))
+        return record.outcome(trial, lambda: run_in(folders[arm.name], trial), arm=arm.name)
 
     contest = Contest(arms, yardstick, budget, run_arm, progress)
     contest.settle()
@@ -209,32 +203,6 @@ def yardstick_of(recipe: Recipe, metric: str, keys: set[str]) -> Yardstick:
     return Yardstick(metric, higher)
 
 
-def parse_short(text: str) -> float | Length:
-    """ "10%" -> 0.1; "200 steps" and "5 s" -> their Length."""
-    if match := re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*%\s*", text):
-        found: float | Length = float(match[1]) / 100
-    else:
-        try:
-            found = parse_length(text)
-        except ValueError:
-            found = 0.0
-    if not found or (isinstance(found, Length) and found.unit not in ("steps", "seconds")):
-        wanted = 'must be a share above 0 such as "10%", steps or a time, such as "200 steps" or "5 s"'
-        raise UserError("--length", wanted, got=text)
-    return found
-
-
-def steps_of(length: str, base: Choices, run: RunFolder) -> int:
-    """Steps of each short run."""
-    found = parse_short(length)
-    if isinstance(found, float):
-        return max(LEAST_STEPS, round(base.n_steps * found))
-    if found.unit == "steps":
-        return max(1, round(found.amount))
-    step_s: float = next(p["value"] for p in read_json(run.plan)["predictions"] if p["name"] == STEP_S)
-    return max(1, round(found.amount / step_s))
-
-
 def parse_budget(text: str) -> Budget:
     """ "60 runs" or "5 min"."""
     if match := re.fullmatch(r"\s*([0-9]+)\s*runs?\s*", text):
@@ -268,38 +236,3 @@ def notes_of(recipe: Recipe, contest: Contest) -> list[str]:
             "data is not in them."
         )
     return notes
-
-
-class Record:
-    """tune/trials.jsonl: every finished run, found again by all that it depends on."""
-
-    def __init__(self, recipe: Recipe, run: RunFolder) -> None:
-        card = read_json(run.data / "card.json")["fingerprint"]
-        self.about = [FORMAT, recipe.model_dump(mode="json"), card]
-        self.log = MetricsLog(run.path / "tune" / "trials.jsonl")
-        self.known = {str(row.get("key")): row for row in self.log}
-
-    def outcome(self, arm: Arm, trial: Trial, fresh: Callable[[], Outcome]) -> Outcome:
-        """From the file, or run now and written there."""
-        asked = [dict(trial.settings), trial.choices.model_dump(mode="json"), trial.seed]
-        key = fingerprint([*self.about, *asked])
-        if key not in self.known:
-            self.known[key] = row_of(key, arm, trial, fresh())
-            self.log.append(self.known[key])
-            self.log.sync()
-        return outcome_of(self.known[key])
-
-
-def row_of(key: str, arm: Arm, trial: Trial, outcome: Outcome) -> dict[str, Any]:
-    """A line: what was asked and what came of it. The curve of the training is not kept."""
-    return {
-        "key": key, "arm": arm.name, "lr": trial.choices.optimizer["lr"], "seed": trial.seed,
-        "n_steps": trial.choices.n_steps, "looks": [asdict(look) for look in outcome.looks], "seconds": outcome.seconds,
-        "step_s": outcome.step_s, "diverged": outcome.diverged,
-    }  # fmt: skip
-
-
-def outcome_of(row: Mapping[str, Any]) -> Outcome:
-    """Back from a line."""
-    looks = [Look(k["step"], k["loss"], tuple((s, n) for s, n in k["blocks"]), k["metrics"]) for k in row["looks"]]
-    return Outcome((), (), tuple(looks), row["seconds"], row["step_s"] or math.nan, row["diverged"])

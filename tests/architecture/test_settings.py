@@ -12,7 +12,7 @@ from danlu.shelves import plain_sections
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
-    "batch", "check", "evaluate", "extend", "generate", "init", "list", "plan", "predict", "prepare", "report", "resume", "run",
+    "batch", "check", "evaluate", "extend", "generate", "init", "list", "noise", "plan", "predict", "prepare", "report", "resume", "run",
     "schema", "train", "tune", "verify",
 ]  # fmt: skip
 """A change here is a change of the product: say so in CHANGELOG.md."""

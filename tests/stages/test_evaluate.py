@@ -17,6 +17,7 @@ from danlu.base.runfolder import RunFolder, read_json, write_json, write_text
 from danlu.build import build_model
 from danlu.parallel.checkpoint import CheckpointWriter, Snapshot
 from danlu.planning.choices import Choices
+from danlu.planning.noise_told import about, result_path
 from danlu.planning.prediction import predict as forecast
 from danlu.recipe import Recipe
 from danlu.stages.evaluate import compared, evaluate, first_words
@@ -126,6 +127,23 @@ def test_scores_hold_all_that_the_report_needs(scored: dict) -> None:
 def test_evaluating_again_gives_the_same_scores(made: tuple[Recipe, RunFolder], scored: dict) -> None:
     evaluate(*made, quiet)
     assert json.loads((made[1].evaluate / "scores.json").read_text(encoding="utf-8")) == scored
+
+
+def test_measured_seed_noise_is_noted(made: tuple[Recipe, RunFolder], scored: dict, tmp_path: Path) -> None:
+    recipe, run = made
+    other = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    found = {
+        "about": about(recipe, other),
+        "seed": {"sd": 0.0123},
+        "cost": {"runs": 5},
+        "n_steps": 20,
+        "planned_steps": 20,
+    }
+    result_path(other).parent.mkdir()
+    write_json(result_path(other), found)
+    notes = evaluate(recipe, other, quiet).notes
+    said = "Another seed would change the loss by about 1.2% (sd over 5 runs of 20 steps, danlu noise)."
+    assert [note for note in notes if note not in scored["notes"]] == [said]
 
 
 def test_the_best_checkpoint_is_scored_not_the_newest(made: tuple[Recipe, RunFolder], scored: dict) -> None:
