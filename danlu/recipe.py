@@ -26,9 +26,9 @@ DEFAULTS = {"data": "text", "model": "decoder", "task": "language", "optimizer":
 BY_ADAMW = frozenset({"mlp", "lenet", "vgg", "resnet", "nlinear", "dlinear", "recurrent", "deepspeech"})
 """Models that learn by AdamW where no optimizer is named. On small batches Muon's products took 1.2 to 9 times AdamW's step
 on these and ended no lower; on language models, a ViT and a tagger it ended 1 to 25% lower (benchmarks/optimizers.md)."""
-COOLED_LONG, LONG = frozenset({"lenet", "vgg", "resnet", "deepspeech"}), "50%"
-"""Models whose cool-down is this share of the run where none is named: LeNet ended 3 to 7% lower than with 20%, VGG 6%, DeepSpeech 24%
-(nine pairs of convolutional runs: 5%, two standard errors 4%), all others the same or higher (benchmarks/cooldown.md)."""
+COOLED_LONG, LONG = frozenset({"lenet", "vgg", "resnet"}), "50%"
+"""Models whose cool-down is this share of the run where none is named: LeNet ended 3 to 7% lower than with 20%, VGG 6% (nine pairs of
+runs: 5%, two standard errors 4%), others the same or higher, Deep Speech lower or higher by its rate (benchmarks/cooldown.md)."""
 SHELVES: dict[str, Mapping[str, type[Settings]]] = {
     "data": SOURCES,
     "model": MODELS,

@@ -280,8 +280,8 @@ class WarmupStableDecay(ScheduleSettings):
     kind: Literal["wsd"] = "wsd"
     """Warm-up, stable, decay."""
     decay: SpanSetting = Span(20, "%")
-    """Length of the cooldown, at the end of the run; 20% loses nothing to a cosine on language models (Hagele 2024). Convolutional
-    networks and Deep Speech: 50% where none is given (benchmarks/cooldown.md)."""
+    """Length of the cooldown, at the end of the run; 20% loses nothing to a cosine on language models (Hagele 2024). LeNet, VGG
+    and ResNet: 50% where none is given (benchmarks/cooldown.md)."""
     shape: Literal["linear", "sqrt"] = "linear"
     """Shape of the cooldown; sqrt is 1 - sqrt(y)."""
     floor: Share = 0.0
