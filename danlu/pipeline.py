@@ -9,7 +9,6 @@ its data and plan are kept as they are: a checkpoint belongs to them.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -208,16 +207,12 @@ def plan_on(
     """(title, memory, layout, time and cost) on machines as in "1024 x h100"; `spend`: dollars that are the run's length, at the
     machines' usual price. Nothing is run or written."""
     from danlu.planning.accelerators import parse_cluster
-    from danlu.planning.foretell import foretell
+    from danlu.planning.foretell import afforded, foretell
 
     machines = parse_cluster(on)
-    if spend is not None:
-        if not 0 < spend < math.inf:
-            raise UserError("--spend", "must be dollars, more than 0", got=f"{spend:g}")
-        seconds = 3600 * spend / (machines.device.price[1] * machines.n_devices)
-        sets = (*sets, f'train.length="{seconds:.6g} s"')
     found, _ = loaded(recipe, sets, allow_code)
-    return f"{found.name} on {machines}", foretell(found, machines, lambda recipe: check(recipe).n_parameters)
+    paid = found if spend is None else afforded(found, machines, spend)
+    return f"{found.name} on {machines}", foretell(paid, machines, lambda recipe: check(recipe).n_parameters)
 
 
 def loaded(

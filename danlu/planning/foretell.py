@@ -3,10 +3,12 @@ models other than decoders it says weights and optimizer, and "don't know" for t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from danlu.base.units import parse_length, short_count
+from danlu.base.errors import UserError
+from danlu.base.units import Length, parse_length, short_count
 from danlu.data.survey import estimate as survey
 from danlu.models.decoder_settings import Decoder, DecoderShape
 from danlu.planning import priors, sizing
@@ -47,6 +49,14 @@ def foretell(recipe: Recipe, cluster: Cluster, count: Callable[[Recipe], int]) -
     limit_s = length.amount if length != "auto" and length.unit == "seconds" else None
     found = estimate(job, cluster, n_tokens, limit_s)
     return Estimate(cluster, job, found.candidates, found.predictions, (*found.notes, *why, *notes))
+
+
+def afforded(recipe: Recipe, cluster: Cluster, dollars: float) -> Recipe:
+    """The recipe for as long as the dollars last, at the cluster's usual price."""
+    if not 0 < dollars < math.inf:
+        raise UserError("--spend", "must be dollars, more than 0", got=f"{dollars:g}")
+    length = Length(3600 * dollars / (cluster.device.price[1] * cluster.n_devices), "seconds")
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"length": length})})
 
 
 def settle(recipe: Recipe, shape: DecoderShape, cluster: Cluster, n_unique: int) -> tuple[Job, float, list[str]]:
