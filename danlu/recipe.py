@@ -17,6 +17,7 @@ from danlu.data import SOURCES
 from danlu.data.samples import SampleSource
 from danlu.models import MODELS
 from danlu.optim import OPTIMIZERS, SCHEDULES
+from danlu.optim.schedules import parse_span
 from danlu.sections import Checkpoint, Evaluate, Parallel, Plan, Train
 from danlu.tasks import TASKS
 from danlu.tasks.samples import SampleTask
@@ -74,30 +75,27 @@ def run_name(name: str) -> str:
     return checked_name("", name)
 
 
-def with_usual(raw: Any) -> Any:
-    """The recipe's raw sections, with the kind of an optimizer that names none and the cool-down of a schedule that names none,
-    where the model has usual ones of its own."""
+def with_usual_optimizer(raw: Any) -> Any:
+    """The recipe's raw sections, with the kind of an optimizer that names none, where the model has a usual one of its own."""
     if not isinstance(raw, Mapping):
         return raw
-    model = raw.get("model", {})
+    model, given = raw.get("model", {}), raw.get("optimizer", {})
     kind = model.get("kind") if isinstance(model, Mapping) else getattr(model, "kind", None)
-    if not isinstance(kind, str):
-        return raw
-    schedule = raw.get("schedule", {})
-    if kind in COOLED_LONG and isinstance(schedule, Mapping) and schedule.get("kind", DEFAULTS["schedule"]) == "wsd":
-        raw = {**raw, "schedule": {"decay": LONG, **schedule}}
-    return with_usual_optimizer(raw) if kind in BY_ADAMW else raw
-
-
-def with_usual_optimizer(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same for the optimizer of a model that learns by AdamW."""
-    given = raw.get("optimizer", {})
-    if not isinstance(given, Mapping) or "kind" in given:
+    if not (isinstance(kind, str) and kind in BY_ADAMW and isinstance(given, Mapping)) or "kind" in given:
         return raw
     adamw, other = (set(OPTIMIZERS[name].model_fields) for name in ("adamw", DEFAULTS["optimizer"]))
     if set(given) & (other - adamw):  # a setting that only the other has names it
         return raw
     return {**raw, "optimizer": {"kind": "adamw", **given}}
+
+
+def with_usual_cool_down(schedule: Any, model: str) -> Any:
+    """The schedule, with the model's usual cool-down where it is the default's; a default too, so not among what is given."""
+    if model not in COOLED_LONG or schedule.kind != DEFAULTS["schedule"] or "decay" in schedule.model_fields_set:
+        return schedule
+    usual = schedule.model_copy(update={"decay": parse_span(LONG)})
+    usual.model_fields_set.discard("decay")
+    return usual
 
 
 class Recipe(Settings):
@@ -156,7 +154,7 @@ class Recipe(Settings):
         try:
             recipe = cls.model_validate(raw)
         except ValidationError as error:
-            raise refusal(error, cls, with_usual(raw), source, SYNONYMS) from None
+            raise refusal(error, cls, with_usual_optimizer(raw), source, SYNONYMS) from None
         finally:
             ALLOWED_CODE.reset(token)
         recipe._text = "" if keys else text
@@ -165,14 +163,15 @@ class Recipe(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _usual(cls, raw: Any) -> Any:
+    def _usual_optimizer(cls, raw: Any) -> Any:
         """Before the sections are read."""
-        return with_usual(raw)
+        return with_usual_optimizer(raw)
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
-        """Checks that span sections."""
+        """Checks that span sections, and what one section takes from another."""
         self._kinds_fit()
+        object.__setattr__(self, "schedule", with_usual_cool_down(self.schedule, getattr(self.model, "kind", "")))
         train, never = self.train, self.evaluate.every == "never"
         if isinstance(train.micro_batch, int) and isinstance(train.batch, int) and train.micro_batch > train.batch:
             raise UserError(

@@ -8,7 +8,9 @@ import pytest
 
 import danlu
 from danlu.base.errors import UserError
+from danlu.optim import SCHEDULES
 from danlu.recipe import Recipe
+from danlu.training.trial import varied
 
 DATA = '[data]\npath = "python-stdlib"\n'
 
@@ -187,3 +189,13 @@ def test_a_model_has_a_usual_cool_down_and_a_named_one_stands(model, given, deca
     schedule = Recipe.model_validate(raw | ({} if given is None else {"schedule": given})).schedule
     assert (str(schedule.decay) if hasattr(schedule, "decay") else None) == decay
     assert schedule.kind == (given or {}).get("kind", "wsd")
+
+
+def test_the_usual_cool_down_is_nobodys_setting():
+    """It is a default of the model's: not among what was given, not taken along to another model, and an object has it too."""
+    raw = {"data": {"kind": "image", "path": "x"}, "model": {"kind": "lenet"}, "task": {"kind": "classify"}}
+    recipe = Recipe.model_validate(raw | {"schedule": {"warmup": "5 steps"}})
+    assert "decay" not in recipe.sparse_toml()
+    assert 'decay = "50%"  # default' in recipe.full_toml({})
+    assert str(varied(recipe, {"model.kind": "vit"}).schedule.decay) == "20%"
+    assert str(Recipe.model_validate(raw | {"schedule": SCHEDULES["wsd"](warmup="5 steps")}).schedule.decay) == "50%"

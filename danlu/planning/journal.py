@@ -109,7 +109,19 @@ class Journal:
 
 def outcome_of(row: dict[str, Any]) -> Outcome:
     """Back from JSON, where a number that is not finite is null."""
-    looks = tuple(Look(k["step"], k["loss"], tuple((s, n) for s, n in k["blocks"]), k["metrics"]) for k in row["looks"])
-    curves = {name: tuple(math.nan if x is None else x for x in row[name]) for name in ("losses", "grad_norms")}
-    step_s = math.nan if row["step_s"] is None else row["step_s"]
+
+    def real(x: float | None) -> float:
+        return math.nan if x is None else x
+
+    looks = tuple(
+        Look(
+            k["step"],
+            real(k["loss"]),
+            tuple((real(s), n) for s, n in k["blocks"]),
+            {m: real(x) for m, x in k["metrics"].items()},
+        )
+        for k in row["looks"]
+    )
+    curves = {name: tuple(map(real, row[name])) for name in ("losses", "grad_norms")}
+    step_s = real(row["step_s"])
     return Outcome(**row | curves | {"looks": looks, "step_s": step_s})

@@ -69,7 +69,7 @@ class Earlier:
         """From a finished run's looks (step, loss); its loss at a share of its length is interpolated in log-log. None
         where it did not look early enough, or a loss is not positive."""
         good = [(step / n_steps, math.log(loss)) for step, loss in looks if loss > 0]
-        if not good or not good[0][0] <= share < good[-1][0]:
+        if len(good) < len(looks) or not good or not good[0][0] <= share < good[-1][0]:
             return None
         at, logs = (np.array(part) for part in zip(*good, strict=True))
         return cls(name, setting, float(np.interp(math.log(share), np.log(at), logs)), float(logs.min()))

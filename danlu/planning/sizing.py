@@ -53,7 +53,9 @@ def that_fits(
     if n == given:
         return model.model_copy(update={"size": n}), decision
     why = f"{decision.why} That many do not fit: {short_count(n)} take {taken / 1e9:.3g} GB of the {limit / 1e9:.3g} GB to plan with."
-    return model.model_copy(update={"size": n}), replace(decision, value=short_count(n), why=why, high=float(n))
+    return model.model_copy(update={"size": n}), replace(
+        decision, value=short_count(n), why=why, low=min(decision.low or n, n), high=float(n)
+    )
 
 
 def sized(model: Any, vocab_size: int, n_unique: int, flops: float) -> tuple[Any, Decision]:

@@ -183,7 +183,7 @@ def settle_rates(draft: Draft, shape: DecoderShape, choices: Choices, step_s: fl
     if decay is not None:
         facts = dataclasses.replace(facts, lr=resolved["lr"])
         resolved["weight_decay"] = decay if decay != "auto" else draft.decide(priors.weight_decay(facts))
-    draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
+    draft.recipe.schedule.lr_at(choices.n_steps - 1, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
     return choices.model_copy(update={"optimizer": resolved})
 
 

@@ -238,5 +238,5 @@ def settle_rates(draft: SampleDraft, choices: Choices, step_s: float, lab: Lab) 
         resolved["lr"] = draft.decide(learning_rate.settle(law, draft, short, step_s, lab.run_trial))
     else:
         resolved["lr"] = draft.given(learning_rate.dear(settings.lr, law), settings.lr)
-    draft.recipe.schedule.lr_at(0, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
+    draft.recipe.schedule.lr_at(choices.n_steps - 1, choices.n_steps, resolved["lr"])  # type: ignore[attr-defined]  # refuses what does not fit
     return choices.model_copy(update={"optimizer": resolved})

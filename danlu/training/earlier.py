@@ -59,7 +59,8 @@ def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: Data
     looks_alike = 0.5 <= theirs_choices.look_share / choices.look_share <= 2 and all(
         getattr(theirs.evaluate, part) == getattr(recipe.evaluate, part) for part in ("during_tokens", "during_samples")
     )
-    ratio = theirs_choices.n_steps * theirs_choices.batch / (choices.n_steps * choices.batch)
+    n_steps = steps_made(other, theirs_choices)
+    ratio = n_steps * theirs_choices.batch / (choices.n_steps * choices.batch)
     if not (same and looks_alike and theirs_choices.model == choices.model and 1 / AS_LONG <= ratio <= AS_LONG):
         return None
     looks = [
@@ -67,9 +68,15 @@ def finished_like(recipe: Recipe, other: RunFolder, choices: Choices, card: Data
         for row in MetricsLog(other.train / "metrics.jsonl")
         if row.get("validation")
     ]
-    if not looks or looks[-1][0] < theirs_choices.n_steps:
+    if not looks or looks[-1][0] < n_steps:
         return None
     forks = read_json(other.train / "forks.json") if (other.train / "forks.json").is_file() else []
     before = [(fork["step"], fork["before"]) for fork in forks if fork["before"] is not None]
     setting = setting_of(theirs, theirs_choices)
-    return Earlier.of(other.path.name, setting, sorted({*before, *looks}), theirs_choices.n_steps, share)
+    return Earlier.of(other.path.name, setting, sorted({*before, *looks}), n_steps, share)
+
+
+def steps_made(run: RunFolder, choices: Choices) -> int:
+    """Steps of a whole run: as planned, or as a time budget decided (training/pace.py)."""
+    used = read_json(run.train / "usage.json") if choices.time_limit_s is not None else {}
+    return int(used.get("n_steps") or choices.n_steps)

@@ -50,7 +50,8 @@ def extended(old: RunFolder, length: str, out: Path | None, allow_code: Iterable
     recipe = Recipe.load(old.recipe, sets, allow_code)
     choices = was.model_copy(update={"n_steps": steps_of(recipe, old, was, wanted, step), "forks": ()})
     choices = choices.model_copy(update={"time_limit_s": wanted.amount if wanted.unit == "seconds" else None})
-    check_longer(recipe, choices, was, step)
+    made = was.n_steps if was.time_limit_s is None else decided(old).get("n_steps") or was.n_steps
+    check_longer(recipe, choices, made, step)
     folder = RunFolder.create(out, recipe.name, recipe.digest())
     with folder.lock():
         if not steps_in(folder.checkpoints):
@@ -63,7 +64,7 @@ def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices) -> tuple
     schedule: Any = recipe.schedule
     end = schedule.stable_until(choices.n_steps)
     if end is not None and choices.time_limit_s is not None:
-        end = cooled_from(run) or end
+        end = decided(run).get("cools_from") or end
     if end is None:
         raise UserError(
             f"{run.path}: schedule.kind",
@@ -80,10 +81,10 @@ def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices) -> tuple
     return found, load(run.checkpoints / folder_name(found))
 
 
-def cooled_from(run: RunFolder) -> int:
-    """The step at which a time budget let the cool-down begin (training/pace.py); 0 where it did not."""
+def decided(run: RunFolder) -> dict[str, int]:
+    """Where a time budget let the cool-down begin and end (training/pace.py), as the newest checkpoint has it."""
     newest, _ = load_newest(run.checkpoints)
-    return int(newest.state["position"].get("cools_from", 0)) if newest else 0
+    return {k: newest.state["position"].get(k, 0) for k in ("cools_from", "n_steps")} if newest else {}
 
 
 def wanted_length(text: str) -> Length:
@@ -115,13 +116,13 @@ def steps_of(recipe: Recipe, old: RunFolder, was: Choices, length: Length, step:
     return math.ceil(samples / was.batch - 1e-9)
 
 
-def check_longer(recipe: Recipe, choices: Choices, was: Choices, step: int) -> None:
-    """Refuse a length at which the cool-down would have begun before the checkpoint."""
+def check_longer(recipe: Recipe, choices: Choices, made: int, step: int) -> None:
+    """Refuse a length no longer than the `made` steps, or at which the cool-down would have begun before the checkpoint."""
     schedule: Any = recipe.schedule
-    if choices.n_steps <= was.n_steps or schedule.stable_until(choices.n_steps) < step:
+    if choices.n_steps <= made or schedule.stable_until(choices.n_steps) < step:
         raise UserError(
-            "--length", f"must be longer than the run, which has {was.n_steps:,} steps", got=f"{choices.n_steps:,} steps",
-            fix=f'give more, such as --length "{2 * was.n_steps} steps"',
+            "--length", f"must be longer than the run, which has {made:,} steps", got=f"{choices.n_steps:,} steps",
+            fix=f'give more, such as --length "{2 * made} steps"',
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -58,7 +58,7 @@ class Loop:
         self.metrics = MetricsLog(run.train / "metrics.jsonl")
         self.samples = SampleLog(run.train / "sample_ids.bin", self.choices.batch)
         self.forks = ForkLog(run, self.choices)
-        self.pace, keep = Pace(recipe.schedule, self.choices, self.state), recipe.checkpoint
+        keep = recipe.checkpoint
         self.writer = CheckpointWriter(run.checkpoints, keep.keep, keep.asynchronous, self.sync_logs)
         self.look_s = 0.0
         self.events: list[str] = []
@@ -78,6 +78,7 @@ class Loop:
                 self.average = Average(self.parts.model, self.choices.ema)
         if not self.state.position.step or run.committed(run.plan) is None:
             run.commit(run.plan, self.state.position.step)
+        self.pace = Pace(recipe.schedule, self.choices, self.state, self.past_s())
         self.writer.pinned = self.pace.stable_end
         self.usage.start(self.state.position)
         self.started = self.saved_at = time.perf_counter()
@@ -96,6 +97,10 @@ class Loop:
     def elapsed_s(self) -> float:
         """Training seconds until now, over all processes."""
         return self.elapsed_before + time.perf_counter() - self.started
+
+    def past_s(self) -> Iterator[float]:
+        """Seconds of the run after each step so far."""
+        return (row["elapsed_s"] for row in self.metrics if "times" in row)
 
     def resume(self) -> bool:
         """Go to the newest good checkpoint; what the logs know beyond it is cut off. False where there is none."""
@@ -155,7 +160,8 @@ class Loop:
             if done is not None:
                 self.forks.add(done)
         if self.forks.lacks_forecast:
-            self.events += predict(self.recipe, self.run, self.choices, self.card)
+            expected = self.choices.model_copy(update={"n_steps": self.pace.expected})
+            self.events += predict(self.recipe, self.run, expected, self.card)
             self.forks.told = True
 
     def lr(self) -> float:
@@ -213,6 +219,10 @@ class Loop:
         self.events += [said] if (said := self.pace.see(reserve_s)) else []
         self.writer.pinned = self.pace.stable_end
         position.finished = position.finished or self.why_finish(reserve_s + 2 * clock.work_s)
+        if position.finished and validation is None:  # the time has just decided that this step is the last
+            finished = position.finished
+            validation, is_best = self.evaluate_now(clock)
+            position.finished = finished
         report = StepReport(
             step=position.step, loss=loss, lr=lr, grad_norm=math.hypot(*norms.values()), n_targets=n_targets,
             elapsed_s=position.elapsed_s, times=clock.spent, validation=validation, layers=layers,
@@ -317,7 +327,7 @@ class Loop:
         """The update was refused: stop with the last good state saved, or go back and pass over the batches since."""
         said, failed_at = self.events, self.state.position.step + self.state.position.batch_offset
         report = StepReport(self.state.position.step, loss, self.lr(), math.hypot(*norms.values()), n_targets,
-                            self.state.position.elapsed_s, clock.spent, events=tuple(said))  # fmt: skip
+                            self.state.position.elapsed_s, clock.spent, n_steps=self.pace.n_steps, events=tuple(said))  # fmt: skip
         self.metrics.append({"step": report.step, "event": said[-1]})
         self.writer.wait()
         n_roll_backs = self.state.guard.n_roll_backs + 1

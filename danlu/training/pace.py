@@ -8,6 +8,7 @@ is part of the checkpoint (training/state.Position), so a resumed run keeps it.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from typing import Any
 
 from danlu.planning.choices import Choices
@@ -16,7 +17,7 @@ from danlu.training.state import State
 SPARE = 0.02
 """Share of the time left that is kept back until the cool-down begins."""
 LEAST = 10
-"""Steps of this process whose pace is believed; before, the plan's number of steps."""
+"""Steps whose pace is believed; before, the plan's number of steps."""
 TOLD = 0.05
 """A share of the planned steps by which the end moves, from which it is told."""
 
@@ -24,12 +25,14 @@ TOLD = 0.05
 class Pace:
     """Where a run ends, and at which rate it goes there."""
 
-    def __init__(self, schedule: Any, choices: Choices, state: State) -> None:
+    def __init__(self, schedule: Any, choices: Choices, state: State, times: Iterable[float] = ()) -> None:
         self.schedule, self.choices, self.state = schedule, choices, state
         is_stable = schedule.stable_until(choices.n_steps) is not None
         self.limit_s = choices.time_limit_s if is_stable else None
-        self.times = array("d")
-        """Seconds of the run after each step of this process."""
+        self.times = array("d", times if self.limit_s is not None else ())
+        """Seconds of the run after each of its steps."""
+        self.expected = self.n_steps
+        """Where it ends at the pace so far."""
 
     @property
     def n_steps(self) -> int:
@@ -58,7 +61,7 @@ class Pace:
         if self.limit_s is None:
             return float(self.schedule.lr_at(step, planned, peak))
         start = position.cools_from if position.n_steps else step
-        rate = float(self.schedule.lr_at(min(start, self.schedule.stable_until(planned)), planned, peak))
+        rate = float(self.schedule.lr_at(max(0, min(start, self.schedule.stable_until(planned))), planned, peak))
         if not position.n_steps:
             return rate
         return rate * float(self.schedule.cooled((step - start) / max(1, position.n_steps - start)))
@@ -74,16 +77,18 @@ class Pace:
         n_steps = self.n_steps
         if len(self.times) >= LEAST:
             n_steps = position.step + max(0, int(left_s / self.step_s()) - 2)
+        self.expected = n_steps
         if position.n_steps:
             position.n_steps = min(position.n_steps, n_steps)
         elif position.step >= self.schedule.stable_until(n_steps):
             position.n_steps, position.cools_from = n_steps, position.step
             planned = self.choices.n_steps
             if abs(n_steps - planned) > TOLD * planned:
-                return f"at this pace the {limit_s:g} s end with step {n_steps:,}, not {planned:,}: the rate goes down from here on"
+                then = "the rate goes down from here on" if self.schedule.cooled(1.0) < 1 else "training ends there"
+                return f"at this pace the {limit_s:g} s end with step {n_steps:,}, not {planned:,}: {then}"
         return ""
 
     def step_s(self) -> float:
-        """Mean seconds of the later half of this process's steps, looks and checkpoints counted."""
+        """Mean seconds of the later half of the steps, looks and checkpoints counted."""
         half = len(self.times) // 2
         return max(1e-9, (self.times[-1] - self.times[half - 1]) / (len(self.times) - half))

@@ -54,6 +54,7 @@ class Usage:
             "closing_s": closing_s,
             "peak_bytes": position.peak_bytes or None,
             "step": position.step,
+            "n_steps": position.n_steps,
             "finished": position.finished,
         }
         with suppress(OSError):  # a full disk: the checkpoints have said so, and this must not hide their word

@@ -88,6 +88,15 @@ def test_a_failed_rehearsal_is_tried_again_and_rates_are_kept(tmp_path):
     assert Journal(path, 0).matmul_rate(lambda: replace(rate, gflops=1.0)) == rate
 
 
+def test_a_diverged_run_comes_back_as_one(tmp_path):
+    lost = Outcome((3.0,), (math.inf,), (Look(1, math.nan, ((math.nan, 2),)),), 1.0, math.nan, "")
+    trial = Trial(choices(optimizer={"lr": 1.0}))
+    for _ in range(2):
+        found = Journal(tmp_path / "planning.jsonl", 0).run_trial(lambda _: lost)(trial)
+        assert math.isnan(found.loss)
+        assert math.isnan(found.step_s)
+
+
 def test_a_written_plan_leaves_nothing(tmp_path):
     journal = Journal(tmp_path / "planning.jsonl", 0)
     asked(Lab(journal), 2)

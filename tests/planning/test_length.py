@@ -135,6 +135,7 @@ def test_a_look_of_an_earlier_run_is_taken_at_the_same_share():
     assert run.now == pytest.approx(math.log(math.sqrt(8)))
     assert run.end == 0.0
     assert Earlier.of("a", SETTING, [(50, 4.0), (100, 1.0)], 100, 0.1) is None
+    assert Earlier.of("a", SETTING, [(10, 4.0), (50, 0.1), (100, -1.0)], 100, 0.2) is None
 
 
 def test_the_part_that_looks_see_is_carried_to_the_whole_split():
