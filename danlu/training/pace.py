@@ -16,7 +16,7 @@ from danlu.training.state import State
 
 SPARE = 0.02
 """Share of the time left that is kept back until the cool-down begins."""
-LEAST = 10
+LEAST = 3
 """Steps whose pace is believed; before, the plan's number of steps."""
 TOLD = 0.05
 """A share of the planned steps by which the end moves, from which it is told."""

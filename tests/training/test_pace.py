@@ -110,6 +110,14 @@ def test_a_constant_rate_is_not_told_to_go_down(tiny_run):
     assert all("training ends there" in event for event in told)
 
 
+@pytest.mark.parametrize(("each", "n"), [(3.0, 30), (9.0, 10)])
+def test_few_long_steps_end_cooled_too(each, n):
+    rates, state = paced(lambda s: each, planned=2 * n)
+    assert state.position.elapsed_s <= 100
+    assert n - 3 <= len(rates) <= n + 3
+    assert rates[-1] <= 0.5 * PEAK  # the first of two steps of a cool-down is at the peak
+
+
 def test_a_schedule_that_needs_its_end_is_left_alone():
     rates, state = paced(lambda s: 0.2, schedule=SCHEDULES["cosine"]())
     assert state.position.n_steps == 0
