@@ -21,7 +21,7 @@ MODEL_SD = 0.03
 """Of a quiet machine: error of the sum itself; a guess that scorecards correct."""
 BUSY_SD = 0.4
 """Of a machine that others use wholly; in proportion to their share."""
-BOUNDS, SHARES = ("low95", "low80", "high80", "high95"), (0.985, 0.93, 0.96, 1.0, 1.01)
+BOUNDS, SHARES = ("low95", "low80", "high80", "high95"), (0.99, 0.93, 0.97, 1.0, 1.01)
 """Bounds of a prediction; the value and these as shares of a time budget that the run's pace was cut to."""
 BEST_SHARE = 0.7
 """Of the looks during a run, how many find a new best and so save a checkpoint: losses fall, with noise at the end."""
