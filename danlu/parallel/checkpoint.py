@@ -125,8 +125,15 @@ class CheckpointWriter:
             work()
             self.wait()
             return
-        self._thread = threading.Thread(target=work, name="checkpoint")
-        self._thread.start()
+        thread = threading.Thread(target=work, name="checkpoint")
+        try:
+            thread.start()
+        except RuntimeError as error:  # no memory for its stack, or no more threads allowed
+            self._events.append(f"training waited for a checkpoint: {error}")
+            work()
+            self.wait()
+            return
+        self._thread = thread
 
     def wait(self) -> None:
         """Until the save in flight, if any, is on the disk or has failed."""

@@ -17,8 +17,8 @@ from danlu.planning.choices import Choices
 from danlu.planning.footprint import Rehearsal, spread
 from danlu.planning.prediction import Prediction
 
-MODEL_SD = 0.03
-"""Of a quiet machine: error of the sum itself; a guess that scorecards correct."""
+MODEL_SD = 0.05
+"""Of a quiet machine: error of the sum itself, of 13 runs on each of two machines (benchmarks/planning_hardware.md)."""
 BUSY_SD = 0.4
 """Of a machine that others use wholly; in proportion to their share."""
 BOUNDS, SHARES = ("low95", "low80", "high80", "high95"), (0.99, 0.93, 0.97, 1.0, 1.01)

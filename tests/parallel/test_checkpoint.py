@@ -343,6 +343,18 @@ def test_a_bug_in_the_thread_is_not_swallowed(tmp_path: Path) -> None:
     assert steps_in(tmp_path) == []
 
 
+def test_without_a_thread_it_is_written_at_once_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    writer = CheckpointWriter(tmp_path)
+    writer.save(snapshot(3))
+    assert steps_in(tmp_path) == [3]
+    assert writer.events() == ["training waited for a checkpoint: can't start new thread"]
+    writer.close()
+
+
 def test_a_checkpoint_is_never_ahead_of_its_logs(tmp_path: Path) -> None:
     def no_logs() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
