@@ -46,7 +46,7 @@ CELLS = {"bytes": 128, "code": 64, "image-cnn": 512, "image-vit": 512, "speech":
 """Tasks whose memory is predicted by micro-batch, and their batch."""
 CUTS, SHORT = (8, 4, 2, 1), 12
 """The batch over these is the micro-batch; steps of such a run."""
-N_CEILINGS, N_UNDER = 200, 6
+N_CEILINGS, N_UNDER = 200, 40
 """Layouts that are planned under ceilings, and those of them that are run under it."""
 
 
@@ -105,10 +105,7 @@ def one(row: dict[str, Any]) -> dict[str, Any]:
             plan(made.recipe, made.folder, quiet, lab)
             planning_s, before, busy = time.perf_counter() - began, held("", "cpu"), Busy()
             if "ceiling" in row:
-                import resource
-
-                most = memory_lines()["VmData"] + row["ceiling"]
-                resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+                limit_memory(row["ceiling"])
             pipeline.run_stage("train", made, quiet)
             used, planned = read_json(made.folder.train / "usage.json"), read_json(made.folder.plan)
         found = {p["name"]: p for p in planned["predictions"]}
@@ -122,6 +119,23 @@ def one(row: dict[str, Any]) -> dict[str, Any]:
         }  # fmt: skip
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Kill this process where it takes more memory than this from now on: by a control group, which counts pages that are touched;
+    where none can be made, by a limit of its data (RLIMIT_DATA), which also counts what is only reserved, such as stacks."""
+    group = Path(f"/sys/fs/cgroup/memory/danlu-bench-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(n_bytes))
+        (group / "cgroup.procs").write_text(
+            str(os.getpid())
+        )  # pages that it holds already stay where they were counted
+    except OSError:
+        import resource
+
+        most = memory_lines()["VmData"] + n_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def measured(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +268,7 @@ def page(kept: dict[str, Any], control: list[dict[str, Any]], really: list[str])
 
 
 def run_under(kept: dict[str, Any]) -> list[str]:
-    """Train some of the planned layouts with the ceiling as a limit of the process (RLIMIT_DATA)."""
+    """Train some of the planned layouts with the ceiling as a limit of the process."""
     said = []
     planned = [p for p in under_ceilings(kept) if p["micro_batch"]][:N_UNDER]
     died = []
