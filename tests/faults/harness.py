@@ -269,11 +269,13 @@ def signals(runs: Runs, n: int, seed: int) -> dict[str, Any]:
             time.sleep(runs.run_s * rng.random() * 0.7)
             os.kill(child.pid, number)
             code, _ = child.wait()
+            saved, _ = load_newest(run.checkpoints)
+            if code != 128 + number and saved is not None and saved.state["position"]["finished"]:
+                code = 0  # training was over, and the process on its way out
             if code not in (0, 128 + number):
                 wrong.append(f"{run.path.name}: exit {code} for signal {number}: {child.errors.read_text()}")
                 break
             n_stopped += code != 0
-            saved, _ = load_newest(run.checkpoints)
             rows = list(MetricsLog(run.train / "metrics.jsonl"))
             if code and (saved is None or saved.step != rows[-1]["step"]):
                 wrong.append(f"{run.path.name}: the last step was not saved")
