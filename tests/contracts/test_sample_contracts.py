@@ -86,6 +86,8 @@ def test_a_stopped_run_ends_with_the_same_bits(case: Case, tmp_path: Path) -> No
         if report.step == 3:
             break
     again = danlu.train(stopped, tmp_path / "b/run")
+    for path in sorted((whole.path / "data").glob("*.npy")):  # each run prepares its own
+        assert path.read_bytes() == (again.path / "data" / path.name).read_bytes(), path.name
     for run in (whole, again):
         assert (run.path / f"train/checkpoints/step-{N_STEPS:08d}").is_dir()
     files = sorted(p.name for p in (whole.path / f"train/checkpoints/step-{N_STEPS:08d}").glob("*.safetensors"))
