@@ -163,6 +163,10 @@ class Scores:
     """Of the headline."""
 
 
+NOT_STEP = ("evaluate", "checkpoint")
+"""Parts of a step's time that other events take."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What one update did. `step` counts completed updates: the first report says 1."""
@@ -193,7 +197,7 @@ class StepReport:
     @property
     def per_s(self) -> float:
         """Targets per second of training: the time of evaluations and checkpoints is left out."""
-        spent = sum(s for part, s in self.times.items() if part not in ("evaluate", "checkpoint"))
+        spent = sum(s for part, s in self.times.items() if part not in NOT_STEP)
         return self.n_targets / max(spent, 1e-9)
 
 

@@ -98,6 +98,10 @@ class ScheduleSettings(Settings):
         """Completed steps up to which a longer run would have had the same rates; None when there are none."""
         return None
 
+    def cooled(self, y: float) -> float:
+        """Share of the peak when the share y of a cool-down after the stable steps is done; 1 where nothing cools down."""
+        return 1.0
+
     def rise(self, step: int, n_warmup: int) -> float:
         """Share of the peak during the warm-up."""
         return (step + 1) / (n_warmup + 1)
@@ -120,10 +124,6 @@ class Constant(ScheduleSettings):
     def stable_until(self, n_steps: int) -> int | None:
         """All of them."""
         return n_steps
-
-    def cooled(self, y: float) -> float:
-        """1: nothing cools down."""
-        return 1.0
 
     def share(self, done: int, n_steps: int) -> float:
         """1."""

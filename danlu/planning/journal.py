@@ -7,7 +7,6 @@ plan.budget is spent once.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from danlu.planning.choices import Choices
 from danlu.planning.footprint import Rehearsal
 from danlu.planning.hardware import Rate
 from danlu.planning.layouts import Rehearse
-from danlu.planning.trials import Look, Outcome, RunTrial, Trial
+from danlu.planning.trials import Outcome, RunTrial, Trial, outcome_of
 
 FORMAT = 1
 Found = TypeVar("Found")
@@ -105,23 +104,3 @@ class Journal:
         if self.log is not None and self.path is not None:
             self.log.close()
             self.path.unlink(missing_ok=True)
-
-
-def outcome_of(row: dict[str, Any]) -> Outcome:
-    """Back from JSON, where a number that is not finite is null."""
-
-    def real(x: float | None) -> float:
-        return math.nan if x is None else x
-
-    looks = tuple(
-        Look(
-            k["step"],
-            real(k["loss"]),
-            tuple((real(s), n) for s, n in k["blocks"]),
-            {m: real(x) for m, x in k["metrics"].items()},
-        )
-        for k in row["looks"]
-    )
-    curves = {name: tuple(map(real, row[name])) for name in ("losses", "grad_norms")}
-    step_s = real(row["step_s"])
-    return Outcome(**row | curves | {"looks": looks, "step_s": step_s})

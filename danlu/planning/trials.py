@@ -83,6 +83,21 @@ class Outcome:
         return self.looks[-1].loss if self.looks else math.nan
 
 
+def outcome_of(row: Mapping[str, Any]) -> Outcome:
+    """Back from JSON, where a number that is not finite is null, and curves may have been left out."""
+
+    def real(x: float | None) -> float:
+        return math.nan if x is None else x
+
+    looks = tuple(
+        Look(k["step"], math.inf if k["loss"] is None else k["loss"], tuple((real(s), n) for s, n in k["blocks"]),
+             {name: real(x) for name, x in k["metrics"].items()})
+        for k in row["looks"]
+    )  # fmt: skip
+    losses, norms = (tuple(map(real, row.get(name, ()))) for name in ("losses", "grad_norms"))
+    return Outcome(losses, norms, looks, row["seconds"], real(row["step_s"]), row["diverged"])
+
+
 RunTrial = Callable[[Trial], Outcome]
 """Runs a trial: stages/train.run_trial with a recipe and a run folder."""
 TimeSteps = Callable[[Choices, int, float], list[float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from danlu.base.runfolder import RunFolder, fingerprint, read_json
 from danlu.base.units import Length, parse_length
 from danlu.planning.choices import Choices
 from danlu.planning.prediction import STEP_S
-from danlu.planning.trials import Look, Outcome, Trial
+from danlu.planning.trials import Outcome, Trial, outcome_of
 from danlu.recipe import Recipe
 
 FORMAT = 2
@@ -86,12 +86,3 @@ def row_of(trial: Trial, outcome: Outcome) -> dict[str, Any]:
         "n_steps": trial.choices.n_steps, "looks": [asdict(look) for look in outcome.looks], "seconds": outcome.seconds,
         "step_s": outcome.step_s, "diverged": outcome.diverged,
     }  # fmt: skip
-
-
-def outcome_of(row: Mapping[str, Any]) -> Outcome:
-    """Back from a line, where a number that is not finite is null."""
-    looks = [
-        Look(k["step"], math.inf if k["loss"] is None else k["loss"], tuple((s, n) for s, n in k["blocks"]), k["metrics"])
-        for k in row["looks"]
-    ]  # fmt: skip
-    return Outcome((), (), tuple(looks), row["seconds"], row["step_s"] or math.nan, row["diverged"])

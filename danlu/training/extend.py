@@ -13,15 +13,17 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from danlu.base.errors import UserError
+from danlu.base.contracts import NOT_STEP
+from danlu.base.errors import GateError, UserError
 from danlu.base.runfolder import MetricsLog, RunFolder, SampleLog, fingerprint, read_json, write_json, write_text
 from danlu.base.units import Length, parse_length
 from danlu.data.samples import SampleSource
-from danlu.parallel.checkpoint import CheckpointWriter, Snapshot, load, load_newest, steps_in
+from danlu.parallel.checkpoint import CheckpointWriter, Snapshot, load, steps_in
 from danlu.parallel.checkpoint_files import folder_name
 from danlu.planning.choices import Choices
 from danlu.planning.duration import MODEL_SD, in_time
@@ -31,7 +33,6 @@ from danlu.planning.prediction import N_STEPS, PEAK_BYTES, STEP_S, TRAIN_S, Pred
 from danlu.planning.seen import ForkSeen, Seen
 from danlu.recipe import Recipe
 from danlu.training.earlier import setting_of
-from danlu.training.fork import NOT_STEP
 
 USABLE = 0.93
 """Share of the added time that is planned for, where the new length is a time."""
@@ -44,14 +45,14 @@ def extended(old: RunFolder, length: str, out: Path | None, allow_code: Iterable
     on a folder that it has made, it leaves it as it is."""
     before = Recipe.load(old.recipe, allow_code=allow_code)
     was = Choices.read(old)
-    step, saved = stable_checkpoint(before, old, was)
+    ended = decided(old) if was.time_limit_s is not None else {}
+    step, saved = stable_checkpoint(before, old, was, ended.get("cools_from", 0))
     wanted = wanted_length(length)
     sets = [f'train.length="{wanted}"', f'schedule.warmup="{warmup_steps(before, was)} steps"']
     recipe = Recipe.load(old.recipe, sets, allow_code)
     choices = was.model_copy(update={"n_steps": steps_of(recipe, old, was, wanted, step), "forks": ()})
     choices = choices.model_copy(update={"time_limit_s": wanted.amount if wanted.unit == "seconds" else None})
-    made = was.n_steps if was.time_limit_s is None else decided(old).get("n_steps") or was.n_steps
-    check_longer(recipe, choices, made, step)
+    check_longer(recipe, choices, ended.get("n_steps") or was.n_steps, step)
     folder = RunFolder.create(out, recipe.name, recipe.digest())
     with folder.lock():
         if not steps_in(folder.checkpoints):
@@ -59,12 +60,12 @@ def extended(old: RunFolder, length: str, out: Path | None, allow_code: Iterable
     return recipe, folder
 
 
-def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices) -> tuple[int, Snapshot]:
-    """(step, snapshot) of the newest checkpoint that a longer run would have passed through too; UserError without one."""
+def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices, cools_from: int) -> tuple[int, Snapshot]:
+    """(step, snapshot) of the newest checkpoint that a longer run would have passed through too; UserError without one.
+    `cools_from`: where a time budget let the cool-down begin, if it did."""
     schedule: Any = recipe.schedule
     end = schedule.stable_until(choices.n_steps)
-    if end is not None and choices.time_limit_s is not None:
-        end = decided(run).get("cools_from") or end
+    end = cools_from or end
     if end is None:
         raise UserError(
             f"{run.path}: schedule.kind",
@@ -82,9 +83,12 @@ def stable_checkpoint(recipe: Recipe, run: RunFolder, choices: Choices) -> tuple
 
 
 def decided(run: RunFolder) -> dict[str, int]:
-    """Where a time budget let the cool-down begin and end (training/pace.py), as the newest checkpoint has it."""
-    newest, _ = load_newest(run.checkpoints)
-    return {k: newest.state["position"].get(k, 0) for k in ("cools_from", "n_steps")} if newest else {}
+    """Where a time budget let the cool-down begin and end (training/pace.py), as the newest good checkpoint has it."""
+    for step in steps_in(run.checkpoints):
+        with suppress(GateError):  # a bad one is passed over: nothing of the old run changes
+            position = load(run.checkpoints / folder_name(step)).state["position"]
+            return {name: position.get(name, 0) for name in ("cools_from", "n_steps")}
+    return {}
 
 
 def wanted_length(text: str) -> Length:

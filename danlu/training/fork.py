@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from danlu.base.contracts import Batch, DataCard
+from danlu.base.contracts import NOT_STEP, Batch, DataCard
 from danlu.base.runfolder import MetricsLog, RunFolder, read_json, write_json
 from danlu.build import is_samples
 from danlu.planning import history
@@ -36,8 +36,6 @@ TrainStep = Callable[
     [Parts, Sequence[Batch], float, Callable[[float, float], Verdict], Clock], tuple[float, dict[str, float], int]
 ]
 """One update: stages/train.train_step."""
-NOT_STEP = ("evaluate", "checkpoint")
-"""Parts of a step's time that other events take."""
 MOST_OFTEN = 4
 """The whole validation split is looked at once, after the last fork, when it is at most so many times what looks see."""
 

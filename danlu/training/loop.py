@@ -286,7 +286,9 @@ class Loop:
             within = f" that the time budget of {limit:g} s allowed" if position.n_steps else ""
             return f"all {position.step} steps{within} are done"
         if limit is not None and position.elapsed_s + reserve_s > limit:
-            return f"the time budget of {limit:g} s is used up at step {position.step} of {self.pace.n_steps}"
+            cut = f"the time budget of {limit:g} s is used up at step {position.step} of {self.pace.n_steps}"
+            self.events.append(f"{cut}, at {self.lr() / self.choices.optimizer['lr']:.0%} of the peak rate")
+            return cut
         return ""
 
     def writer_reserve_s(self) -> float:

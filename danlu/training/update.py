@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from danlu.base.contracts import Batch, Optimizer, Task
+from danlu.base.contracts import NOT_STEP, Batch, Optimizer, Task
 from danlu.parallel.mesh import Mesh
 
 
@@ -45,7 +45,7 @@ class Clock:
     @property
     def work_s(self) -> float:
         """Seconds of the update alone: no look, no checkpoint."""
-        return sum(s for part, s in self.spent.items() if part not in ("evaluate", "checkpoint"))
+        return sum(s for part, s in self.spent.items() if part not in NOT_STEP)
 
 
 @torch.no_grad()

@@ -131,6 +131,18 @@ def test_a_run_without_a_time_budget_is_left_alone():
     assert state.position.n_steps == 0
 
 
+def test_a_run_that_is_cut_off_says_at_which_rate(tiny_run):
+    sections = {
+        "optimizer": {"kind": "adamw", "lr": 3e-3},
+        "schedule": {"kind": "cosine"},
+        "train": {"length": "1 s", "batch": 16},
+    }
+    recipe, run = tiny_run(choices={"n_steps": 100_000, "time_limit_s": 1.0, "evaluate_every": None}, **sections)
+    events = [event for report in train_steps(recipe, run) for event in report.events]
+    assert events[-1].startswith("the time budget of 1 s is used up at step")
+    assert events[-1].endswith("of the peak rate")
+
+
 def test_a_real_run_keeps_the_start_of_its_cool_down_and_can_be_extended(tiny_run, tmp_path):
     sections = {"optimizer": {"kind": "adamw", "lr": 3e-3}, "schedule": {"kind": "wsd", "warmup": "2 steps"},
                 "train": {"length": "1 s", "batch": 16}}  # fmt: skip
